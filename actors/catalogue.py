@@ -1,0 +1,234 @@
+"""The records of a vault and the arrays that ranking reads: which chunk belongs to which memory, who stands beside whom.
+
+Owns numbering: a memory has a *position* (0, 1, 2 ... in the order of storing), a chunk has a number, a session has a
+number. Positions and numbers are never reused; deleted ones are marked. Must never look at words or vectors.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.ranking import VaultArrays
+from models.memory import Memory
+from models.messages import Scope
+from models.text import content_hash, normalised
+
+NOBODY = -1
+"""Stands in `previous` and `following` where a session begins or ends."""
+
+_FIRST_CAPACITY = 16
+
+
+class Count(msgspec.Struct, frozen=True):
+    """A vault or a session in numbers."""
+
+    memories: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    oldest_ms: int | None = None
+    newest_ms: int | None = None
+
+
+class _Column:
+    """A numpy array that grows by doubling."""
+
+    __slots__ = ("_array", "_length")
+
+    def __init__(self, dtype: type) -> None:
+        self._array: NDArray[Any] = np.zeros(_FIRST_CAPACITY, dtype=dtype)
+        self._length = 0
+
+    def append(self, value: int) -> None:
+        if self._length == len(self._array):
+            self._array = np.concatenate([self._array, np.zeros_like(self._array)])
+        self._array[self._length] = value
+        self._length += 1
+
+    def __setitem__(self, position: int, value: int) -> None:
+        self._array[position] = value
+
+    @property
+    def view(self) -> NDArray[Any]:
+        return self._array[: self._length]
+
+
+class _Session:
+    """The memories of one session in the order of time: (timestamp_ms, position)."""
+
+    __slots__ = ("chunks", "number", "order", "tokens")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.order: list[tuple[int, int]] = []
+        self.chunks = 0
+        self.tokens = 0
+
+    def beside(self, timestamp_ms: int, position: int) -> tuple[int, int]:
+        """The positions before and after a place in the order, whether or not it is taken."""
+        place = bisect_left(self.order, (timestamp_ms, position))
+        taken = place < len(self.order) and self.order[place] == (timestamp_ms, position)
+        after = place + taken
+        before = self.order[place - 1][1] if place else NOBODY
+        return before, self.order[after][1] if after < len(self.order) else NOBODY
+
+
+class Catalogue:
+    """Memories by seq and by position, in columns."""
+
+    def __init__(self) -> None:
+        self._memories: dict[int, tuple[Memory, int, int]] = {}  # seq -> memory, position, first chunk
+        self._by_position: list[Memory | None] = []
+        self._sessions: dict[str | None, _Session] = {None: _Session(0)}
+        self._numbers_given = 1
+        self._chunks = 0
+        self._tokens = 0
+        self._chunk_memory = _Column(np.int32)
+        self._session = _Column(np.int32)
+        self._previous = _Column(np.int32)
+        self._following = _Column(np.int32)
+        self._characters = _Column(np.int32)
+        self._text_number = _Column(np.int32)
+        self._text_numbers: dict[bytes, int] = {}  # by digest of the normalised text
+        self._small_talk = _Column(np.bool_)
+        self._alive = _Column(np.bool_)
+        self._timestamp_ms = _Column(np.int64)
+
+    def add(self, memory: Memory) -> None:
+        """Give a memory its position and its chunks their numbers."""
+        assert memory.seq not in self._memories, "a seq is used once"
+        position = len(self._by_position)
+        session = self._session_of(memory.session_id)
+        self._memories[memory.seq] = (memory, position, len(self._chunk_memory.view))
+        self._by_position.append(memory)
+        for _ in memory.spans:
+            self._chunk_memory.append(position)
+        self._session.append(session.number)
+        self._characters.append(len(memory.content))
+        self._text_number.append(self._number_of_text(memory.content))
+        self._small_talk.append(memory.small_talk)
+        self._alive.append(1)
+        self._timestamp_ms.append(memory.timestamp_ms)
+        before, after = session.beside(memory.timestamp_ms, position)
+        self._previous.append(before)
+        self._following.append(after)
+        self._link(before, position)
+        self._link(position, after)
+        insort(session.order, (memory.timestamp_ms, position))
+        self._count(session, memory, 1)
+
+    def remove(self, seq: int) -> None:
+        """Forget a memory; its neighbours become neighbours of each other."""
+        memory, position, _ = self._memories.pop(seq)
+        session = self._sessions[memory.session_id]
+        self._link(*session.beside(memory.timestamp_ms, position))
+        session.order.pop(bisect_left(session.order, (memory.timestamp_ms, position)))
+        self._by_position[position] = None
+        self._alive[position] = 0
+        self._count(session, memory, -1)
+        if not session.order and memory.session_id is not None:
+            del self._sessions[memory.session_id]
+
+    def _number_of_text(self, content: str) -> int:
+        digest = content_hash(normalised(content))
+        return self._text_numbers.setdefault(digest, len(self._text_numbers))
+
+    def _session_of(self, session_id: str | None) -> _Session:
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = _Session(self._numbers_given)
+            self._numbers_given += 1
+        return session
+
+    def _link(self, before: int, after: int) -> None:
+        if before != NOBODY:
+            self._following[before] = after
+        if after != NOBODY:
+            self._previous[after] = before
+
+    def _count(self, session: _Session, memory: Memory, sign: int) -> None:
+        session.chunks += sign * len(memory.spans)
+        session.tokens += sign * memory.tokens
+        self._chunks += sign * len(memory.spans)
+        self._tokens += sign * memory.tokens
+
+    def __len__(self) -> int:
+        return len(self._memories)
+
+    def memory(self, seq: int) -> Memory:
+        """The memory with this seq."""
+        return self._memories[seq][0]
+
+    def at(self, position: int) -> Memory:
+        """The live memory at this position."""
+        memory = self._by_position[position]
+        assert memory is not None, "ranking leaves deleted memories out"
+        return memory
+
+    def chunks_of(self, seq: int) -> NDArray[np.int64]:
+        """The chunk numbers of a memory."""
+        memory, _, first = self._memories[seq]
+        return np.arange(first, first + len(memory.spans))
+
+    def first_chunk(self, seq: int) -> int:
+        """The number of a memory's first chunk."""
+        return self._memories[seq][2]
+
+    def session_number(self, session_id: str | None) -> int | None:
+        """The number of a session, or None when nothing was stored under it."""
+        session = self._sessions.get(session_id)
+        return session.number if session is not None else None
+
+    def session_seqs(self, session_id: str | None) -> list[int]:
+        """The seqs of a session's memories, oldest first."""
+        session = self._sessions.get(session_id)
+        return [self.at(position).seq for _, position in session.order] if session is not None else []
+
+    @property
+    def sessions(self) -> int:
+        """Sessions with an id."""
+        return len(self._sessions) - 1
+
+    def count(self, session_id: str | None) -> Count:
+        """One session's numbers, or the whole vault's for None."""
+        if session_id is None:
+            times = self._timestamp_ms.view[self._alive.view]
+            ends = (int(times.min()), int(times.max())) if len(times) else (None, None)
+            return Count(len(self._memories), self._chunks, self._tokens, *ends)
+        session = self._sessions.get(session_id)
+        if session is None:
+            return Count()
+        ends = session.order[0][0], session.order[-1][0]
+        return Count(len(session.order), session.chunks, session.tokens, *ends)
+
+    def eligible(self, scope: Scope, *, small_talk: bool) -> NDArray[np.bool_]:
+        """Per memory, whether a read with this scope may return it.
+
+        Args:
+            small_talk: whether memories that carry nothing may be returned too.
+        """
+        alive: NDArray[np.bool_] = self._alive.view.copy()
+        if not small_talk:
+            alive &= ~self._small_talk.view
+        if scope.sessionless_only:
+            alive &= self._session.view == 0
+        elif scope.session_id is not None and not scope.whole_vault:
+            number = self.session_number(scope.session_id)
+            alive &= self._session.view == (NOBODY if number is None else number)
+        return alive
+
+    def arrays(self) -> VaultArrays:
+        """The columns that ranking reads, as views that are valid until the next change."""
+        return VaultArrays(
+            chunk_memory=self._chunk_memory.view,
+            previous=self._previous.view,
+            next=self._following.view,
+            session=self._session.view,
+            characters=self._characters.view,
+            text_number=self._text_number.view,
+            timestamp_ms=self._timestamp_ms.view,
+        )

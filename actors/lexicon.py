@@ -1,0 +1,203 @@
+"""The lexical leg of recall: which chunks hold the words of a question, and how much each word says.
+
+Owns the postings of one vault, in memory. Must never see text (`models.words` makes the terms) nor wait for
+anything. It is a cache: it is rebuilt from the memories when a vault is loaded.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNKS_MAX = 1 << 24
+"""A posting is one 32-bit word: 24 bits of chunk number, 8 bits of term frequency."""
+
+QUERY_TERMS_MAX = 256
+"""Distinct terms of one question that count, the first ones: bounds the time of a recall."""
+
+PURGE_TERMS_MAX = 1_000
+"""Terms of one step of a purge: about 4 ms."""
+
+# Term-frequency saturation and length normalisation. Measured on both development sets against the usual 1.2
+# and 0.75: LoCoMo any@5 74.8 instead of 73.4, BEAM 72.1 in both.
+K1 = 0.9
+B = 0.4
+
+_FREQUENCY_BITS = 8
+_FREQUENCY_MAX = (1 << _FREQUENCY_BITS) - 1
+_TERM_BYTES = 260  # a dict entry, the term's string and its array object with slack, measured with tracemalloc
+_CHUNK_BYTES = 5  # its length and its mark
+
+
+class LexicalMatch(msgspec.Struct, frozen=True, eq=False):
+    """How the chunks of a vault match a question.
+
+    Attributes:
+        scores: float32 per chunk: BM25.
+        coverage: float32 per chunk, 0..1: the share of the question's terms that the chunk holds, weighted by
+            how rare they are in this vault; terms that the vault does not know count as missing.
+    """
+
+    scores: NDArray[np.float32]
+    coverage: NDArray[np.float32]
+
+
+class Lexicon:
+    """Incremental BM25 over chunks numbered from 0 in the order of adding.
+
+    BM25 after Robertson and Zaragoza, "The Probabilistic Relevance Framework" (2009), with the inverse
+    document frequency of Lucene, ln(1 + (N - n + 0.5) / (n + 0.5)), which is never negative.
+
+    A removed chunk keeps its number and scores 0. Its postings go when they are next met, or by `purge`;
+    results are exact at any time.
+    """
+
+    __slots__ = (
+        "_alive",
+        "_alive_count",
+        "_count",
+        "_lengths",
+        "_postings",
+        "_postings_count",
+        "_terms_total",
+        "_unpurged",
+    )
+
+    def __init__(self) -> None:
+        self._postings: dict[str, array[int]] = {}
+        self._postings_count = 0
+        self._lengths: NDArray[np.float32] = np.zeros(64, np.float32)
+        self._alive: NDArray[np.bool_] = np.zeros(64, np.bool_)
+        self._count = 0
+        self._alive_count = 0
+        self._terms_total = 0
+        self._unpurged: list[str] = []
+
+    def __len__(self) -> int:
+        """The number of chunks ever added, removed ones included: the next chunk's number."""
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """An estimate of the memory held, in bytes."""
+        chunks = len(self._lengths) * _CHUNK_BYTES
+        return len(self._postings) * _TERM_BYTES + self._postings_count * 5 + chunks
+
+    def add(self, terms: Sequence[str]) -> int:
+        """Add a chunk by its terms and return its number.
+
+        Raises:
+            OverflowError: the vault holds `CHUNKS_MAX` chunks.
+        """
+        chunk = self._count
+        if chunk >= CHUNKS_MAX:
+            raise OverflowError(f"A lexicon holds at most {CHUNKS_MAX} chunks.")
+        if chunk == len(self._lengths):
+            self._lengths = np.concatenate([self._lengths, np.zeros_like(self._lengths)])
+            self._alive = np.concatenate([self._alive, np.zeros_like(self._alive)])
+        frequencies = Counter(terms)
+        for term, frequency in frequencies.items():
+            posting = chunk << _FREQUENCY_BITS | min(frequency, _FREQUENCY_MAX)
+            postings = self._postings.get(term)
+            if postings is None:
+                self._postings[term] = array("I", (posting,))
+            else:
+                postings.append(posting)
+        self._postings_count += len(frequencies)
+        self._lengths[chunk] = len(terms)
+        self._alive[chunk] = True
+        self._count += 1
+        self._alive_count += 1
+        self._terms_total += len(terms)
+        return chunk
+
+    def remove(self, chunk: int) -> None:
+        """Forget a chunk. Removing it again changes nothing.
+
+        Raises:
+            IndexError: no such chunk was ever added.
+        """
+        if not 0 <= chunk < self._count:
+            raise IndexError(chunk)
+        if not self._alive[chunk]:
+            return
+        self._alive[chunk] = False
+        self._alive_count -= 1
+        self._terms_total -= int(self._lengths[chunk])
+        self._lengths[chunk] = 0
+        self._unpurged = []  # the next purge looks at every term again
+
+    def purge(self, terms_max: int = PURGE_TERMS_MAX) -> bool:
+        """Drop postings of removed chunks and terms that only they held, a bounded number of terms at a time.
+
+        Returns:
+            Whether all terms have been looked at; the caller repeats until then, with other work in between.
+        """
+        if self._alive_count == self._count:
+            return True
+        if not self._unpurged:
+            self._unpurged = list(self._postings)
+        for term in self._unpurged[-terms_max:]:
+            self._living_postings(term)
+        del self._unpurged[-terms_max:]
+        return not self._unpurged
+
+    def document_frequency(self, term: str) -> int:
+        """In how many chunks a term occurs."""
+        return len(self._living_postings(term))
+
+    def scores(self, query_terms: Iterable[str]) -> NDArray[np.float32]:
+        """BM25 of each chunk, float32 of shape (len(self),)."""
+        return self.match(query_terms).scores
+
+    def match(self, query_terms: Iterable[str]) -> LexicalMatch:
+        """Score each chunk against a question; a repeated term counts once."""
+        scores = np.zeros(self._count, np.float32)
+        coverage = np.zeros(self._count, np.float32)
+        weight_total = 0.0
+        norms = self._norms()
+        for term in list(dict.fromkeys(query_terms))[:QUERY_TERMS_MAX]:
+            postings = self._living_postings(term)
+            frequency_of_documents = len(postings)
+            weight = float(
+                np.log1p((self._alive_count - frequency_of_documents + 0.5) / (frequency_of_documents + 0.5))
+            )
+            weight_total += weight
+            if not frequency_of_documents:
+                continue
+            chunks = postings >> _FREQUENCY_BITS
+            frequencies = (postings & _FREQUENCY_MAX).astype(np.float32)
+            scores[chunks] += weight * (K1 + 1) * frequencies / (frequencies + norms[chunks])
+            coverage[chunks] += weight
+        if weight_total > 0:
+            coverage /= weight_total
+        return LexicalMatch(scores=scores, coverage=coverage)
+
+    def _norms(self) -> NDArray[np.float32]:
+        """The length-dependent part of BM25's denominator, per chunk."""
+        average = self._terms_total / self._alive_count if self._terms_total else 1.0
+        return np.asarray(K1 * (1 - B + B / average * self._lengths[: self._count]), np.float32)
+
+    def _living_postings(self, term: str) -> NDArray[np.uint32]:
+        """The postings of a term without removed chunks, as a copy; what is dead is dropped for good."""
+        packed = self._postings.get(term)
+        if packed is None:
+            return np.zeros(0, np.uint32)
+        postings = np.array(packed, np.uint32)  # a copy: a view would forbid the array to grow
+        if self._alive_count == self._count:
+            return postings
+        alive = self._alive[postings >> _FREQUENCY_BITS]
+        if alive.all():
+            return postings
+        living: NDArray[np.uint32] = postings[alive]
+        self._postings_count -= len(postings) - len(living)
+        if len(living):
+            self._postings[term] = array("I", living.tobytes())
+        else:
+            del self._postings[term]
+        return living

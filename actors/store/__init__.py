@@ -1,0 +1,1 @@
+"""The durable store: SQLite shards with group commit, behind one protocol."""

@@ -1,0 +1,151 @@
+"""SQLite connections: how the writer and the readers of one file are opened, and the threads that read.
+
+Owns the pragmas. Only the writer checkpoints. Must never hand one connection to two threads at a time, and
+never use a SQLite below 3.51.3: earlier ones can corrupt a WAL that two connections checkpoint
+(https://sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+import trio
+
+from models.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS = 5000
+_WRITER_PRAGMAS = (  # in this order: page size and vacuum mode count only before the first table
+    "page_size=4096",
+    "auto_vacuum=INCREMENTAL",
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "wal_autocheckpoint=0",
+    "journal_size_limit=67108864",
+    "secure_delete=ON",
+    "foreign_keys=ON",
+    "temp_store=MEMORY",
+    "cache_size=-65536",
+    "mmap_size=0",
+    "trusted_schema=OFF",
+    "cell_size_check=ON",
+)
+_MACOS_PRAGMAS = ("fullfsync=ON", "checkpoint_fullfsync=ON")  # there, fsync alone does not reach the platter
+_READER_PRAGMAS = (
+    "query_only=ON",
+    "temp_store=MEMORY",
+    "mmap_size=0",
+    "trusted_schema=OFF",
+    "cell_size_check=ON",
+)
+
+_log = logging.getLogger(__name__)
+
+
+def open_writer(path: Path) -> apsw.Connection:
+    """The one writing connection of a file, which is created if it is missing. Blocks."""
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    for pragma in _WRITER_PRAGMAS + (_MACOS_PRAGMAS if sys.platform == "darwin" else ()):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """A connection that can only read and leaves the WAL alone when it closes. Blocks."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    for pragma in _READER_PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
+
+
+def all_rows(connection: apsw.Connection, statement: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+    """Every row of a statement, as tuples.
+
+    A list and no cursor: a cursor that an error leaves open would keep its connection's read transaction
+        alive.
+    """
+    return connection.execute(statement, bindings).fetchall()
+
+
+def one_row(connection: apsw.Connection, statement: str, bindings: tuple[Any, ...] = ()) -> Any:
+    """The first row of a statement as a tuple, or None."""
+    rows = all_rows(connection, statement, bindings)
+    return rows[0] if rows else None
+
+
+class Readers:
+    """Reading connections of one file, each lent to one worker thread at a time.
+
+    The limiter is shared by all files of a store: it bounds the threads, and so the connections of each file.
+    """
+
+    __slots__ = ("_closed", "_idle", "_limiter", "_lock", "_path")
+
+    def __init__(self, path: Path, limiter: trio.CapacityLimiter) -> None:
+        self._path = path
+        self._limiter = limiter
+        self._lock = threading.Lock()
+        self._idle: list[apsw.Connection] = []
+        self._closed = False
+
+    async def run(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Run `read` in a reader thread, in one read transaction: all it sees is of one moment.
+
+        A cancelled caller leaves at once; the thread finishes by itself and keeps its place in the limiter
+        until then.
+
+        Raises:
+            StoreUnavailable: SQLite cannot read the file.
+        """
+        return await trio.to_thread.run_sync(self._run, read, limiter=self._limiter, abandon_on_cancel=True)
+
+    def _run(self, read: Callable[[apsw.Connection], T]) -> T:
+        connection: apsw.Connection | None = None
+        try:
+            connection = self._borrow()
+            connection.execute("BEGIN")
+            try:
+                return read(connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+        except apsw.Error as error:
+            _log.error("reading %s failed: %s", self._path.name, type(error).__name__)
+            if connection is not None:
+                connection.close(True)
+                connection = None
+            raise StoreUnavailable("The store cannot be read right now.") from error
+        finally:
+            if connection is not None:
+                self._give_back(connection)
+
+    def _borrow(self) -> apsw.Connection:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return open_reader(self._path)
+
+    def _give_back(self, connection: apsw.Connection) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close what is idle now; what is lent closes when its thread is done. Blocks."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()

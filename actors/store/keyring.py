@@ -1,0 +1,82 @@
+"""The data keys of vaults, unwrapped: read from meta.db when first needed, kept in a bounded cache.
+
+Committer threads and reader threads share one ring. Must never give out the key of a vault whose shredding is
+committed: `forget` and the look-up exclude each other, so no look-up can put back what was just forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import apsw
+import msgspec
+
+from actors.store.cache import RecentlyUsed
+from actors.store.connections import one_row
+from actors.store.seal import DataKey, ServerKey
+from models.errors import NotFound, StoreUnavailable
+from models.ids import VaultRef
+
+_FIND = """SELECT vault_key.wrapped, vault.shard, vault.created_ms FROM vault JOIN vault_key
+  ON vault_key.vault = vault.number WHERE vault.number = ? AND vault.state = 0"""
+
+_log = logging.getLogger(__name__)
+
+
+class OpenVault(msgspec.Struct, frozen=True):
+    """What sealing and loading need to know of a live vault."""
+
+    data_key: DataKey
+    shard: int
+    created_ms: int
+
+
+class KeyRing:
+    """Live vaults by number. Every method may be called from any thread; a look-up may read the disk."""
+
+    __slots__ = ("_connection", "_lock", "_open_vaults", "_server_key")
+
+    def __init__(self, server_key: ServerKey, connection: apsw.Connection, *, entries_max: int) -> None:
+        self._server_key = server_key
+        self._connection = connection
+        self._open_vaults: RecentlyUsed[int, OpenVault] = RecentlyUsed(entries_max)
+        self._lock = threading.Lock()
+
+    def find(self, vault: VaultRef) -> OpenVault:
+        """The live vault behind a reference.
+
+        Raises:
+            NotFound: it never existed, was shredded, or lives in another shard.
+            CorruptRow: its wrapped key was changed.
+            StoreUnavailable: meta.db cannot be read.
+        """
+        with self._lock:
+            found = self._open_vaults.get(vault.number) or self._read(vault.number)
+        if found is None or found.shard != vault.shard:
+            raise NotFound(f"Vault {vault.number} does not exist (any more).")
+        return found
+
+    def _read(self, number: int) -> OpenVault | None:
+        try:
+            row = one_row(self._connection, _FIND, (number,))
+        except apsw.Error as error:
+            _log.error("reading the key of a vault failed: %s", type(error).__name__)
+            raise StoreUnavailable("The store cannot be read right now.") from error
+        if row is None:
+            return None
+        wrapped, shard, created_ms = row
+        data_key = self._server_key.unwrap_data_key(number, wrapped)
+        found = OpenVault(data_key=data_key, shard=shard, created_ms=created_ms)
+        self._open_vaults.put(number, found)
+        return found
+
+    def forget(self, number: int) -> None:
+        """Drop the key of a vault whose shredding has just been committed."""
+        with self._lock:
+            self._open_vaults.drop(number)
+
+    def close(self) -> None:
+        """Close the connection to meta.db. Blocks."""
+        with self._lock:
+            self._connection.close()

@@ -1,0 +1,134 @@
+"""The schema of both kinds of database, as numbered steps, and how a file gets from one step to the next.
+
+Owns `PRAGMA user_version` and the table `migration`. A step that was ever released is never edited: its
+checksum is compared at every start. Must never open a file that a newer version wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import apsw
+import msgspec
+
+from actors.store.connections import all_rows, one_row
+from models.errors import SetupError
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One step. `number` counts from 1 without holes; `script` runs in one transaction."""
+
+    number: int
+    script: str
+
+    @property
+    def checksum(self) -> bytes:
+        """SHA-256 of the script."""
+        return hashlib.sha256(self.script.encode()).digest()
+
+
+META_MIGRATIONS = (
+    Migration(
+        number=1,
+        script="""
+CREATE TABLE commit_counter(one INTEGER PRIMARY KEY CHECK (one = 1), commits INTEGER NOT NULL) STRICT;
+INSERT INTO commit_counter VALUES (1, 0);
+CREATE TABLE setting(name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE account(number INTEGER PRIMARY KEY AUTOINCREMENT, created_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE vault(
+  number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: it is the upper half of row ids
+  account INTEGER NOT NULL REFERENCES account(number),
+  shard INTEGER NOT NULL,
+  state INTEGER NOT NULL DEFAULT 0 CHECK (state IN (0, 1, 2)),  -- live, shredded, rows removed too
+  created_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX vault_shredded ON vault(number) WHERE state = 1;
+-- Rows are appended and overwritten in place by zeros of the same length, never deleted or resized: SQLite
+-- moves cells between pages when it balances a tree, and the gap that a moved cell leaves is not cleared,
+-- even by secure_delete.
+CREATE TABLE vault_key(vault INTEGER PRIMARY KEY, wrapped BLOB NOT NULL) STRICT;
+CREATE TABLE key(
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  account INTEGER NOT NULL REFERENCES account(number),
+  vault INTEGER NOT NULL REFERENCES vault(number),
+  kind TEXT NOT NULL CHECK (kind IN ('account', 'user')),
+  name TEXT NOT NULL,
+  shown TEXT NOT NULL,
+  hash BLOB NOT NULL UNIQUE,
+  created_ms INTEGER NOT NULL,
+  revoked_ms INTEGER
+) STRICT;
+CREATE INDEX key_vault ON key(vault);
+CREATE INDEX key_account ON key(account);
+""",
+    ),
+)
+
+SHARD_MIGRATIONS = (
+    Migration(
+        number=1,
+        script="""
+CREATE TABLE commit_counter(one INTEGER PRIMARY KEY CHECK (one = 1), commits INTEGER NOT NULL) STRICT;
+INSERT INTO commit_counter VALUES (1, 0);
+-- id = (commit number << 20) | place in the commit: grows in commit order and is never used twice.
+CREATE TABLE inbox(id INTEGER PRIMARY KEY, vault INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE INDEX inbox_vault ON inbox(vault);
+-- id = (vault number << 32) | seq: one vault is one range of the tree.
+CREATE TABLE memory(id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE embedding(id INTEGER PRIMARY KEY, model INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE vault_state(vault INTEGER PRIMARY KEY, next_seq INTEGER NOT NULL) STRICT;
+CREATE TABLE model(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, dims INTEGER NOT NULL) STRICT;
+""",
+    ),
+)
+
+
+def schema_version(connection: apsw.Connection) -> int:
+    """The number of the last migration that ran; 0 for an empty file."""
+    return int(one_row(connection, "PRAGMA user_version")[0])
+
+
+def migrate(connection: apsw.Connection, migrations: Sequence[Migration], *, now_ms: int) -> None:
+    """Bring one database to the newest schema, one transaction a step.
+
+    Raises:
+        SetupError: the file was written by a newer version, or by steps that differ from ours.
+    """
+    version = schema_version(connection)
+    if version > len(migrations):
+        raise SetupError(
+            f"{connection.filename} has schema {version}; this version knows {len(migrations)}.",
+            hint="Start the version that wrote it, or a newer one.",
+        )
+    if version:
+        _compare_checksums(connection, migrations[:version])
+    for migration in migrations[version:]:
+        _apply(connection, migration, now_ms=now_ms)
+
+
+def _compare_checksums(connection: apsw.Connection, applied: Sequence[Migration]) -> None:
+    found = dict(all_rows(connection, "SELECT id, checksum FROM migration"))
+    for migration in applied:
+        if found.get(migration.number) != migration.checksum:
+            raise SetupError(
+                f"Migration {migration.number} of {connection.filename} is not the one this version knows.",
+                hint="The file was written by a development version; restore it from an export.",
+            )
+
+
+def _apply(connection: apsw.Connection, migration: Migration, *, now_ms: int) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migration("
+            "id INTEGER PRIMARY KEY, applied_ms INTEGER NOT NULL, checksum BLOB NOT NULL) STRICT"
+        )
+        connection.execute(migration.script)
+        connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (migration.number, now_ms, migration.checksum))
+        connection.execute(f"PRAGMA user_version = {migration.number:d}")
+        connection.execute("COMMIT")
+    except apsw.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,343 @@
+"""The actor of one vault: hydrate, take one message at a time, passivate.
+
+Only a turn touches the vault. Two child tasks work beside the turns and never look into it: one has pending texts
+embedded and posts the vectors to the same mailbox, one writes finished steps to the store. Reads therefore never wait
+behind embedding or behind a commit; a memory that is not embedded yet is found by its words.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import assert_never
+
+import msgspec
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from actors.embedder import Embedder
+from actors.mailbox import Envelope, Mailbox
+from actors.store.protocol import Materialisation, VaultStore
+from actors.vault import Analysis, Vault, analyse
+from models.errors import DeadlineExceeded, MemoryRouterError, StorageFull, StoreUnavailable
+from models.ids import VaultRef
+from models.memory import InboxRow, Message
+from models.messages import (
+    AnyMessage,
+    Applied,
+    Apply,
+    Barrier,
+    Embedded,
+    Forget,
+    Forgotten,
+    Recall,
+    Reply,
+    Search,
+    Sift,
+    Stats,
+    describe,
+)
+
+logger = logging.getLogger(__name__)
+
+SLICE_S = 0.008
+"""A turn that works longer than this lets other tasks run: one vault's upload must not stall the others."""
+
+OFFLOAD_CHARACTERS_MIN = 20_000
+"""Texts longer than this are split and stemmed in a thread; below, the hop costs more than it saves."""
+
+EMBED_CHUNKS_MAX = 16
+STORE_TIMEOUT_S = 30.0
+RETRY_FIRST_S = 0.1
+RETRY_LAST_S = 5.0
+EMBED_ATTEMPTS_MAX = 3
+
+
+class LifeCycle(enum.Enum):
+    """Where a vault's actor is in its life; quarantine and the end belong to the supervisor's entry."""
+
+    HYDRATING = "hydrating"
+    ACTIVE = "active"
+    PASSIVATING = "passivating"
+    STOPPED = "stopped"
+
+
+class VaultLimits(msgspec.Struct, frozen=True):
+    """What a vault needs to know of the settings."""
+
+    repeat_window_s: float = 600
+    chunk_tokens_max: int = 200
+    relevance_min: float = 0.2
+
+
+class VaultActor:
+    """One incarnation of one vault."""
+
+    def __init__(
+        self,
+        ref: VaultRef,
+        mailbox: Mailbox,
+        store: VaultStore,
+        embedder: Embedder,
+        limits: VaultLimits,
+        hydrations: trio.CapacityLimiter,
+        *,
+        resized: Callable[[int], None],
+    ) -> None:
+        self._ref = ref
+        self._mailbox = mailbox
+        self._store = store
+        self._embedder = embedder
+        self._limits = limits
+        self._hydrations = hydrations
+        self._resized = resized
+        self._vault = Vault(
+            dims=embedder.dims,
+            repeat_window_ms=int(limits.repeat_window_s * 1000),
+            relevance_min=limits.relevance_min,
+        )
+        self._texts_waiting = trio.Event()
+        self._steps: list[Materialisation] = []  # finished, not written yet; the writer merges them
+        self._steps_waiting = trio.Event()
+        self._steps_settled = trio.Event()
+        self._steps_settled.set()
+        self.life_cycle = LifeCycle.HYDRATING
+
+    @property
+    def busy(self) -> bool:
+        """Whether passivating now would leave work half done; the store would resume it, but at a cost."""
+        return self.life_cycle is LifeCycle.HYDRATING or self._vault.pending > 0 or not self._steps_settled.is_set()
+
+    async def run(self) -> None:
+        """Hydrate, serve the mailbox until its send side closes, and end."""
+        async with self._hydrations:
+            await self._hydrate()
+        self._enter(LifeCycle.ACTIVE)
+        async with trio.open_nursery() as children:
+            children.start_soon(self._embed_texts)
+            children.start_soon(self._write_steps)
+            async for envelope in self._mailbox.receive:
+                await self._take(envelope)
+            self._enter(LifeCycle.PASSIVATING)
+            children.cancel_scope.cancel(reason="the vault passivates")
+        self._enter(LifeCycle.STOPPED)
+
+    def _enter(self, life_cycle: LifeCycle) -> None:
+        logger.debug(
+            "vault_life_cycle",
+            extra={"vault": self._ref.number, "before": self.life_cycle.value, "after": life_cycle.value},
+        )
+        self.life_cycle = life_cycle
+
+    # Turns.
+
+    async def _take(self, envelope: Envelope) -> None:
+        """One turn. An error of the message is its reply; any other error is the actor's end, and the caller is told."""
+        envelope.taken()
+        if envelope.expired:
+            envelope.reply(DeadlineExceeded("The request waited too long in the vault's mailbox."))
+            return
+        try:
+            envelope.reply(await self._handle(envelope.message))
+        except MemoryRouterError as error:
+            envelope.reply(error)
+        except BaseException:
+            logger.error("vault_turn_failed", extra={"vault": self._ref.number, "kind": describe(envelope.message)})
+            envelope.drop()
+            raise
+
+    async def _handle(self, message: AnyMessage) -> Reply:
+        match message:
+            case Recall():
+                return self._vault.recall(message)
+            case Search():
+                return self._vault.search(message)
+            case Sift():
+                return self._vault.sift(message.exchange)
+            case Apply():
+                return await self._apply(message.rows)
+            case Embedded():
+                self._attach(message)
+                return None
+            case Forget():
+                return await self._forget(message.session_id)
+            case Stats():
+                return self._vault.stats(message.session_id)
+            case Barrier():
+                return None
+            case _:
+                assert_never(message)
+
+    async def _apply(self, rows: Iterable[InboxRow]) -> Applied:
+        vault = self._vault
+        memories, duplicates, chunks = vault.memories, vault.duplicates, vault.chunks
+        for row in rows:
+            if row.row_id > vault.last_row_id:  # else hydration read it from the inbox already
+                await self._take_in(row)
+        self._after_change()
+        return Applied(
+            stored=vault.memories - memories,
+            duplicates=vault.duplicates - duplicates,
+            chunks=vault.chunks - chunks,
+        )
+
+    async def _take_in(self, row: InboxRow) -> None:
+        """Make memories of one row's new messages, in slices."""
+        pause = _Pause()
+        new = self._vault.begin_row(row)
+        for message in new:
+            self._vault.add(row, message, await self._analyse(message))
+            await pause.after_slice()
+        self._vault.end_row(row)
+
+    async def _analyse(self, message: Message) -> Analysis:
+        encoder, tokens_max = self._embedder.encoder, self._limits.chunk_tokens_max
+        if len(message.content) < OFFLOAD_CHARACTERS_MIN:
+            return analyse(message.content, encoder, tokens_max)
+        return await trio.to_thread.run_sync(analyse, message.content, encoder, tokens_max)
+
+    def _attach(self, message: Embedded) -> None:
+        for seq, data in message.vectors.items():
+            rows = np.frombuffer(data, dtype="<f2").reshape(-1, self._embedder.dims)
+            self._vault.attach(seq, rows)
+        self._after_change()
+
+    async def _forget(self, session_id: str) -> Forgotten:
+        """Delete a session: first let everything under way settle, so that nothing deleted is written afterwards."""
+        self._queue_step(self._vault.take_step(self._embedder.model_id, unfinished=True))
+        seqs = self._vault.session_seqs(session_id)
+        with trio.move_on_after(STORE_TIMEOUT_S) as waiting:
+            await self._steps_settled.wait()
+            await self._store.delete_memories(self._ref, seqs)
+        if waiting.cancelled_caught:
+            raise StoreUnavailable("The store did not delete the session in time; nothing was deleted.")
+        self._vault.forget(seqs)
+        self._after_change()
+        return Forgotten(count=len(seqs))
+
+    def _after_change(self) -> None:
+        self._queue_step(self._vault.take_step(self._embedder.model_id))
+        if self._vault.to_embed:
+            self._texts_waiting.set()
+        self._resized(self._vault.nbytes)
+
+    def _queue_step(self, step: Materialisation | None) -> None:
+        if step is None:
+            return
+        self._steps.append(step)
+        self._steps_waiting.set()
+        if self._steps_settled.is_set():
+            self._steps_settled = trio.Event()
+
+    # Hydration.
+
+    async def _hydrate(self) -> None:
+        """Read the vault from the store: memories first, then the inbox rows that became none yet."""
+        with trio.fail_after(STORE_TIMEOUT_S):
+            image = await self._store.load_vault(self._ref, model_id=self._embedder.model_id)
+        self._vault.begin(created_ms=image.created_ms, next_seq=image.next_seq)
+        pause = _Pause()
+        for memory in image.memories:
+            self._vault.load(memory, image.vectors.get(memory.seq))
+            await pause.after_slice()
+        for row in image.inbox:
+            await self._take_in(row)
+        self._after_change()
+
+    # Children.
+
+    async def _embed_texts(self) -> None:
+        """Have pending texts embedded, a few at a time, and post the vectors."""
+        while True:
+            batch = self._vault.next_to_embed(chunks_max=EMBED_CHUNKS_MAX)
+            if batch:
+                with_vectors = await self._embed(batch)
+                try:
+                    await self._mailbox.post(Embedded(with_vectors))
+                except trio.ClosedResourceError:
+                    return  # passivating: whoever hydrates next embeds what is left
+            else:
+                self._texts_waiting = trio.Event()
+                await self._texts_waiting.wait()
+
+    async def _embed(self, batch: Sequence[tuple[int, list[str]]]) -> dict[int, bytes]:
+        """Vectors by seq. A text that fails again and again gets none: its words remain."""
+        texts = [text for _, chunk_texts in batch for text in chunk_texts]
+        parts = []
+        for start in range(0, len(texts), EMBED_CHUNKS_MAX):
+            part = await self._embed_part(texts[start : start + EMBED_CHUNKS_MAX])
+            if part is None:
+                return {seq: b"" for seq, _ in batch}
+            parts.append(part)
+        matrix = np.concatenate(parts)
+        vectors: dict[int, bytes] = {}
+        start = 0
+        for seq, chunk_texts in batch:
+            vectors[seq] = matrix[start : start + len(chunk_texts)].tobytes()
+            start += len(chunk_texts)
+        return vectors
+
+    async def _embed_part(self, texts: Sequence[str]) -> NDArray[np.float16] | None:
+        """Vectors of a few texts, or None when the model fails on them repeatedly."""
+        delay_s = RETRY_FIRST_S
+        for _ in range(EMBED_ATTEMPTS_MAX):
+            try:
+                return (await self._embedder.encode(texts, lane="bulk")).astype("<f2")
+            except Exception as error:  # the edge of the model: memories must survive whatever it raises
+                logger.warning("embedding_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
+                await trio.sleep(delay_s)
+                delay_s = min(delay_s * 4, RETRY_LAST_S)
+        return None
+
+    async def _write_steps(self) -> None:
+        """Write steps to the store in order; one that fails is tried again until it succeeds or the actor ends."""
+        while True:
+            while self._steps:
+                step = merge_steps(self._steps)
+                self._steps = []
+                await self._write(step)
+            self._steps_settled.set()
+            self._steps_waiting = trio.Event()
+            await self._steps_waiting.wait()
+
+    async def _write(self, step: Materialisation) -> None:
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                await self._store.materialise(self._ref, step)
+                return
+            except (StorageFull, StoreUnavailable) as error:
+                logger.warning("materialise_failed", extra={"vault": self._ref.number, "code": error.code})
+                await trio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_LAST_S)
+
+
+def merge_steps(steps: Sequence[Materialisation]) -> Materialisation:
+    """Several steps in a row as one transaction."""
+    vectors: dict[int, NDArray[np.float16]] = {}
+    for step in steps:
+        vectors.update(step.vectors)
+    return Materialisation(
+        row_ids=tuple(row_id for step in steps for row_id in step.row_ids),
+        memories=tuple(memory for step in steps for memory in step.memories),
+        vectors=vectors,
+        model_id=steps[-1].model_id,
+        next_seq=steps[-1].next_seq,
+    )
+
+
+class _Pause:
+    """Lets other tasks run whenever a slice of work has lasted `SLICE_S`."""
+
+    __slots__ = ("_began_s",)
+
+    def __init__(self) -> None:
+        self._began_s = time.perf_counter()
+
+    async def after_slice(self) -> None:
+        if time.perf_counter() - self._began_s > SLICE_S:
+            await trio.lowlevel.checkpoint()
+            self._began_s = time.perf_counter()

@@ -1,0 +1,97 @@
+"""What is remembered: messages as they come in, exchanges as the log keeps them, memories as a vault holds them.
+
+Pure data, msgspec Structs: the log, the fuzzers and the tests use the same types. Times are integer milliseconds since
+the Unix epoch, UTC, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["user", "assistant"]
+Source = Literal["proxy", "ingest", "upload"]
+
+LOCAL_RECALL_MODEL = "local/recall"
+"""The built-in model that answers from the vault. Its replies quote memories, so they are never recalled themselves."""
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message as a client gave it, already cleaned (`models.text.clean`). `content` is never empty.
+
+    Attributes:
+        timestamp_ms: the time that the client gave, or None: then the exchange's `accepted_ms` counts.
+        external_id: the client's own id; a second message with it changes nothing.
+        final: part of the final exchange of a request; the rule of repeats (design section 6) applies to it, while an
+            earlier, known message adds nothing however old it is.
+    """
+
+    role: Role
+    content: str
+    timestamp_ms: int | None = None
+    session_id: str | None = None
+    external_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    final: bool = False
+
+
+class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one request asks to remember: the body of one inbox row. Its commit is the acknowledgement.
+
+    Attributes:
+        accepted_ms: when the server took it; the clock of the repeat rule, so that replay decides as the first run did.
+        model: the model that answered, for usage and for telling our own replies apart.
+        request_id: the id of the request that brought it (undo by request needs it later).
+    """
+
+    messages: tuple[Message, ...]
+    source: Source
+    accepted_ms: int
+    model: str | None = None
+    request_id: str | None = None
+
+
+class InboxRow(msgspec.Struct, frozen=True):
+    """An exchange in the log. Row ids grow in commit order within one shard."""
+
+    row_id: int
+    exchange: Exchange
+
+
+class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One remembered message.
+
+    Attributes:
+        seq: its number within the vault, in the order of storing, from 1.
+        timestamp_ms: when it was said: the given time, else `stored_ms`.
+        timestamp_given: whether the client gave the time; part of the message's identity.
+        tokens: length of the content as the embedding model counts it.
+        spans: (start, end) character offsets of its chunks within `content`; empty when it is never recalled.
+        small_talk: carries nothing ("ok", "thanks!"): stored and searchable, but never takes a place in a context.
+    """
+
+    seq: int
+    role: Role
+    content: str
+    timestamp_ms: int
+    stored_ms: int
+    source: Source
+    tokens: int = 0
+    spans: tuple[tuple[int, int], ...] = ()
+    timestamp_given: bool = False
+    session_id: str | None = None
+    model: str | None = None
+    external_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    request_id: str | None = None
+    small_talk: bool = False
+
+    def chunk_texts(self) -> list[str]:
+        """The text of each chunk."""
+        return [self.content[start:end] for start, end in self.spans]
+
+
+def memory_id(seq: int) -> str:
+    """The public id of a memory within its vault."""
+    return f"mem_{seq}"

@@ -1,0 +1,97 @@
+"""The block of memories that goes into a prompt.
+
+Owns its shape and its escaping: whatever a memory says, it cannot close the block, pose as another memory, or
+speak as a role. Must never change the order of time (oldest first) or render a memory's text unescaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import tzinfo
+
+import msgspec
+
+from models.memory import Role
+from models.times import absolute_time, relative_time
+
+CONTEXT_OPEN = "<memory_context>"
+CONTEXT_CLOSE = "</memory_context>"
+ENTRY_OPEN = "[MEMORY - "
+CONTINUATION = "  "
+"""Every further line of a memory starts with this: only headers of memories stand at the left edge."""
+
+CLOSING_SENTENCE = (
+    "These are memories from earlier conversations, recalled as background for what follows; "
+    "use them where they help and do not reply to them directly."
+)
+ASSISTANT_PREFIX = "Assistant: "
+"""Marks what the assistant said; the user's own words stand plain, as clients of the contract expect."""
+
+_ROLES = "system|developer|user|human|assistant|ai|bot|model|tool|function"
+_ROLE_HEADER = re.compile(
+    rf"""^ (?P<name> [\s>\#*_\-\["'(]*+ (?:{_ROLES}) [\s*_\]"')]*+ ) :""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_MARKUP = re.compile(
+    r"""
+      < (?= \s*+ /? \s*+ memory[\s_-]*+context ) # our own tags
+    | < (?= \| ) | (?<= \| ) >                   # <|im_start|>, <|eot_id|>, ...
+    | < (?= < \s*+ /? sys >> ) | (?<= < ) < (?= /? sys >> ) | (?<= sys ) > (?= > ) | (?<= sys> ) >   # <<SYS>>
+    | < (?= /? s > ) | < (?= (?:start|end)_of_turn > )
+    | \[ (?= \s*+ /? \s*+ (?: memory \s*+ [-\u2010-\u2015] | inst \s*+ \] | system_prompt \s*+ \] ) )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_REPLACEMENTS = {"<": "\u2039", ">": "\u203a", "[": "("}
+
+
+class ContextItem(msgspec.Struct, frozen=True):
+    """One memory, or one chunk of it, to be shown.
+
+    Attributes:
+        timestamp_ms: when it was said, milliseconds since the epoch, UTC.
+    """
+
+    role: Role
+    text: str
+    timestamp_ms: int
+
+
+def render_context(items: Iterable[ContextItem], now_ms: int, tz: tzinfo) -> str:
+    """The block: memories oldest first, a blank line between them, in `<memory_context>` tags, then one
+    sentence.
+
+    Items of the same time keep their order. The text ends without a line break.
+    """
+    ordered = sorted(items, key=lambda item: item.timestamp_ms)
+    entries = "\n\n".join(render_entry(item, now_ms, tz) for item in ordered)
+    return f"{CONTEXT_OPEN}\n{entries}\n{CONTEXT_CLOSE}\n\n{CLOSING_SENTENCE}"
+
+
+def render_entry(item: ContextItem, now_ms: int, tz: tzinfo) -> str:
+    """One memory: `[MEMORY - 2 days ago (Wed, Jun 3, 9:14 AM)] text`, without blank lines inside."""
+    when = f"{relative_time(item.timestamp_ms, now_ms, tz)} ({absolute_time(item.timestamp_ms, now_ms, tz)})"
+    speaker = ASSISTANT_PREFIX if item.role == "assistant" else ""
+    return f"{ENTRY_OPEN}{when}] {speaker}{escape(item.text)}"
+
+
+def escape(text: str) -> str:
+    """A memory's text as it may stand in a block.
+
+    Tags of ours and the control marks of common chat templates get look-alike brackets, a role's name at the
+    start of a line a full-width colon, blank lines go, and further lines are indented. Everything else stays
+    as it was.
+    """
+    lines = [line.rstrip() for line in _MARKUP.sub(_look_alike, text).splitlines() if line.strip()]
+    return f"\n{CONTINUATION}".join(_ROLE_HEADER.sub(_full_width_colon, line) for line in lines).strip()
+
+
+def _look_alike(match: re.Match[str]) -> str:
+    """The bracket that reads the same and means nothing to a parser."""
+    return _REPLACEMENTS[match[0]]
+
+
+def _full_width_colon(match: re.Match[str]) -> str:
+    """A role's name that no longer heads a turn."""
+    return f"{match['name']}\uff1a"

@@ -1,0 +1,353 @@
+"""Every setting of MemoryRouter: one frozen Struct a section, each field with range, default and meaning.
+
+Owns what may be set and what it is when nobody sets it; `config.toml` and the README list the same keys and a
+test compares the three. Reading files and the environment is the business of `models.settings_loading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from models.provider_settings import BUILT_IN_PROVIDERS, ProviderSettings, Secret
+from models.store_settings import StoreSettings as StoreLimits
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "text"]
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the network sees: address, limits of a request, the end of a connection."""
+
+    host: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=255,
+            description="Address or name to listen on; `0.0.0.0` is every IPv4 one.",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one.")] = 8080
+    drain_timeout_s: Annotated[
+        float, Meta(ge=0, le=3_600, description="Seconds that running requests get to finish at shutdown.")
+    ] = 30.0
+    body_max_bytes: Annotated[
+        int,
+        Meta(ge=1_024, le=GIB, description="Largest request body after decompression, in bytes; above: 413."),
+    ] = 64 * MIB
+    header_max_bytes: Annotated[
+        int, Meta(ge=4_096, le=MIB, description="Largest request line with headers, in bytes; above: 431.")
+    ] = 65_536
+    keep_alive_timeout_s: Annotated[
+        float,
+        Meta(gt=0, le=3_600, description="Seconds that a connection may stay open between two requests."),
+    ] = 75.0
+    stalled_write_timeout_s: Annotated[
+        float,
+        Meta(gt=0, le=3_600, description="Seconds that sent bytes may stay unread before a client is cut off."),
+    ] = 20.0
+    connections_max: Annotated[
+        int,
+        Meta(ge=1, le=100_000, description="Client connections at once; further ones wait to be accepted."),
+    ] = 1_000
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written to stderr. Never bodies, keys or message text, at any level."""
+
+    level: Annotated[LogLevel, Meta(description="Least severe level that is written.")] = "info"
+    format: Annotated[LogFormat, Meta(description="One JSON object a line, or plain text for reading along.")] = "json"
+
+
+_STORE = StoreLimits()  # the store's own defaults, so that they stand in one place
+
+
+class StoreSettings(StoreLimits, frozen=True, kw_only=True):
+    """The durable store's limits, here with their ranges, and the place of the key that seals it."""
+
+    shards: Annotated[
+        int,
+        Meta(ge=1, le=64, description="Database files that vaults are spread over; fixed when data is created."),
+    ] = _STORE.shards
+    queue_rows_max: Annotated[
+        int, Meta(ge=1, le=2**20, description="Rows of one shard that may wait for their commit; above: 503.")
+    ] = _STORE.queue_rows_max
+    queue_bytes_max: Annotated[int, Meta(ge=MIB, le=2**50, description="The same limit in bytes.")] = (
+        _STORE.queue_bytes_max
+    )
+    batch_rows_max: Annotated[
+        int, Meta(ge=1, le=2**20, description="Rows after which a commit takes no further request.")
+    ] = _STORE.batch_rows_max
+    checkpoint_wal_bytes: Annotated[
+        int, Meta(ge=MIB, le=2**40, description="Bytes of a write-ahead log that start a checkpoint.")
+    ] = _STORE.checkpoint_wal_bytes
+    reader_threads: Annotated[int, Meta(ge=1, le=256, description="Threads that read, over all files together.")] = (
+        _STORE.reader_threads
+    )
+    key_cache_max: Annotated[
+        int, Meta(ge=1, le=100_000_000, description="Memory Keys whose owner is kept in memory.")
+    ] = _STORE.key_cache_max
+    data_key_cache_max: Annotated[
+        int,
+        Meta(ge=1, le=100_000_000, description="Vaults whose data key is kept in memory, about 2.5 kB each."),
+    ] = _STORE.data_key_cache_max
+    server_key_file: Annotated[
+        str,
+        Meta(
+            max_length=4_096,
+            description="Path of the server's key. Empty: `server.key` in the data directory.",
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        """Nothing: the loader checks the ranges above; the base's check is for limits made by hand."""
+
+
+class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The actors: mailboxes, how long a vault stays in memory, what happens to one that crashes."""
+
+    mailbox_messages_max: Annotated[
+        int, Meta(ge=1, le=100_000, description="Messages that one vault may have waiting; above: 503.")
+    ] = 64
+    exchanges_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Unfinished proxied exchanges of one vault; above: chat without storing.",
+        ),
+    ] = 256
+    idle_timeout_s: Annotated[
+        float, Meta(gt=0, le=604_800, description="Seconds without work after which a vault leaves memory.")
+    ] = 300.0
+    residency_min_s: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="Seconds that a loaded vault stays before it may be evicted."),
+    ] = 30.0
+    memory_max_bytes: Annotated[
+        int,
+        Meta(
+            ge=16 * MIB,
+            le=2**50,
+            description="Bytes that vaults in memory may take together; above, the oldest leave.",
+        ),
+    ] = 2 * GIB
+    hydrations_max: Annotated[
+        int, Meta(ge=1, le=256, description="Vaults that may be loaded from the store at once.")
+    ] = 4
+    restarts_max: Annotated[
+        int,
+        Meta(ge=0, le=1_000, description="Crashes within `restart_window_s` before a vault is quarantined."),
+    ] = 3
+    restart_window_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="Seconds over which crashes of a vault are counted.")
+    ] = 5.0
+    quarantine_s: Annotated[
+        float,
+        Meta(gt=0, le=86_400, description="Seconds that a vault rests after too many crashes; meanwhile: 503."),
+    ] = 30.0
+    ask_timeout_ms: Annotated[
+        int,
+        Meta(ge=10, le=600_000, description="Deadline of `prepare` and `search` in milliseconds; then: 503."),
+    ] = 2_000
+
+
+class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The embedding model: threads, batches and queues."""
+
+    threads: Annotated[int, Meta(ge=1, le=256, description="Threads that one run of the model uses.")] = 1
+    batch_texts_max: Annotated[
+        int, Meta(ge=1, le=1_024, description="Texts that one run of the model takes at most.")
+    ] = 16
+    queue_interactive_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Queries that may wait for the model; above: 503.")
+    ] = 1_024
+    queue_bulk_max: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="Stored texts that may wait for the model; above, vaults wait."),
+    ] = 256
+
+
+class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How large what is remembered may be."""
+
+    content_max_chars: Annotated[
+        int, Meta(ge=1, le=100_000_000, description="Characters that one message may have; above: 413.")
+    ] = 1_000_000
+    messages_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Messages that one ingest may carry; above: 413.")
+    ] = 10_000
+    upload_lines_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Lines that one upload may carry; above: 413.")
+    ] = 10_000
+    chunk_tokens_max: Annotated[
+        int,
+        Meta(ge=16, le=254, description="Tokens of one chunk; the default model reads 256, two of them marks."),
+    ] = 200
+
+
+class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as the same statement told twice."""
+
+    repeat_window_s: Annotated[
+        int,
+        Meta(ge=0, le=31_536_000, description="Seconds within which an equal final exchange is a repeat."),
+    ] = 600
+
+
+class RecallSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is recalled and how its times are written."""
+
+    chunks_low: Annotated[int, Meta(ge=1, le=1_000, description="Chunks in a context at density `low`.")] = 10
+    chunks_default: Annotated[
+        int, Meta(ge=1, le=1_000, description="Chunks in a context when no density is named.")
+    ] = 30
+    chunks_high: Annotated[int, Meta(ge=1, le=1_000, description="Chunks in a context at density `high`.")] = 60
+    chunks_xhigh: Annotated[int, Meta(ge=1, le=1_000, description="Chunks in a context at density `xhigh`.")] = 120
+    relevance_min: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Score below which nothing enters a context; 0 lets everything in."),
+    ] = 0.2
+    context_tokens_max: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="Tokens that a context may have; 0 sets no token budget.")
+    ] = 0
+    time_zone: Annotated[
+        str,
+        Meta(min_length=1, max_length=64, description="IANA zone of rendered times without `X-Timezone`."),
+    ] = "UTC"
+
+
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session id separates."""
+
+    isolation: Annotated[
+        Literal["tag", "strict"],
+        Meta(description="`tag`: a request without a session id sees all sessions; `strict`: it sees none."),
+    ] = "tag"
+
+
+class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may mint Memory Keys."""
+
+    any_key_mints: Annotated[
+        bool,
+        Meta(description="Whether user keys may mint keys of their account, as in the hosted product."),
+    ] = False
+
+
+class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The chat proxy: how long memory may hold a chat up, where it is placed, how much is read along."""
+
+    recall_budget_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=60_000,
+            description="Milliseconds that recall may take; then the chat goes on without it.",
+        ),
+    ] = 300
+    commit_wait_ms: Annotated[
+        int,
+        Meta(ge=0, le=60_000, description="Milliseconds that the end of a reply may wait for the commit."),
+    ] = 250
+    injection: Annotated[
+        Literal["tail", "system"],
+        Meta(description="Memory in the last user message (keeps prompt caches), or in the system prompt."),
+    ] = "tail"
+    block_cache_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Seconds that an injected block is kept for the turns of a tool loop.",
+        ),
+    ] = 600
+    event_bytes_max: Annotated[
+        int, Meta(ge=1_024, le=GIB, description="Largest streamed event that is read along, in bytes.")
+    ] = 64 * MIB
+    reply_bytes_max: Annotated[
+        int, Meta(ge=1_024, le=GIB, description="Largest reply that is read along and stored, in bytes.")
+    ] = 64 * MIB
+
+
+class ProvidersSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """All providers by name, built in and configured. In a file, each is a table `[providers.NAME]`."""
+
+    default: Annotated[
+        str, Meta(max_length=64, description="Provider of unknown model names without a prefix. Empty: 404.")
+    ] = ""
+    by_name: dict[str, ProviderSettings] = msgspec.field(default_factory=BUILT_IN_PROVIDERS.copy)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set; `Settings()` is what an empty configuration means."""
+
+    server: ServerSettings = ServerSettings()
+    log: LogSettings = LogSettings()
+    store: StoreSettings = StoreSettings()
+    vaults: VaultSettings = VaultSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    memory: MemorySettings = MemorySettings()
+    ingest: IngestSettings = IngestSettings()
+    recall: RecallSettings = RecallSettings()
+    sessions: SessionSettings = SessionSettings()
+    keys: KeySettings = KeySettings()
+    proxy: ProxySettings = ProxySettings()
+    providers: ProvidersSettings = msgspec.field(default_factory=ProvidersSettings)
+
+
+class SettingDescription(msgspec.Struct, frozen=True):
+    """One key as documentation shows it: `section.key`, its default, what it means."""
+
+    name: str
+    default: Any
+    description: str
+
+
+def describe_settings() -> Iterator[SettingDescription]:
+    """Every key, section by section; a provider's keys stand as `providers.NAME.key` with their defaults."""
+    for section in msgspec.structs.fields(Settings):
+        if section.name == "providers":
+            yield from _describe(ProvidersSettings, "providers", without="by_name")
+            yield from _describe(ProviderSettings, "providers.NAME")
+        else:
+            yield from _describe(section.type, section.name)
+
+
+def _describe(section: type[msgspec.Struct], name: str, *, without: str = "") -> Iterator[SettingDescription]:
+    for field in msgspec.structs.fields(section):
+        if field.name == without:
+            continue
+        information = msgspec.inspect.type_info(field.type)
+        description = ""
+        if isinstance(information, msgspec.inspect.Metadata):
+            description = str((information.extra_json_schema or {}).get("description", ""))
+        yield SettingDescription(name=f"{name}.{field.name}", default=field.default, description=description)
+
+
+__all__ = [
+    "BUILT_IN_PROVIDERS",
+    "EmbeddingSettings",
+    "IngestSettings",
+    "KeySettings",
+    "LogSettings",
+    "MemorySettings",
+    "ProviderSettings",
+    "ProvidersSettings",
+    "ProxySettings",
+    "RecallSettings",
+    "Secret",
+    "ServerSettings",
+    "SessionSettings",
+    "SettingDescription",
+    "Settings",
+    "StoreSettings",
+    "VaultSettings",
+    "describe_settings",
+]

@@ -1,0 +1,118 @@
+"""Words of a text for the lexical leg of recall: found, folded and stemmed.
+
+Owns what counts as the same word. Must never look at anything but the text, and stays linear in its length.
+Postings are rebuilt from the texts whenever a vault is loaded, so these rules may change between versions.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+from collections.abc import Iterator
+
+import Stemmer
+
+TERM_CHARACTERS_MAX = 64
+"""A longer token is cut: nobody types it again, and it must not fill the memory of a vault."""
+
+_STOP_WORDS_TEXT = """
+    a an and are as at be been being but by can could did do does doing for from had has have having he her
+    hers him his how if in into is it its just of on or should so than that the their theirs them then there
+    these they this those to too was were what when where which while who whom whose why will with would she
+    s t d m ll re ve aren couldn didn doesn don hadn hasn haven isn shouldn wasn weren won wouldn
+"""
+STOP_WORDS = frozenset(_STOP_WORDS_TEXT.split())
+"""English words without a topic. Dropping them: LoCoMo any@5 61.3 to 64.5. "I", "my", "you" and their like
+are kept: who is meant tells a person's own statements from advice given to them (BEAM any@5 69.8 with, 63.7
+without)."""
+
+# Scripts written without spaces, and Hangul, which glues particles to its nouns: indexed by neighbouring
+# pairs.
+_SYLLABIC = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af"
+_KANA = "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+_SOUTH_EAST_ASIAN = "\u0e01-\u0e4e\u0e80-\u0ece\u1000-\u103f\u1050-\u109f\u1780-\u17dd"
+# Vowel signs and accents within words; \w lacks some of them.
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0dff"
+
+_TOKEN = re.compile(
+    rf"""
+      (?P<pairs>[{_SYLLABIC}{_KANA}{_SOUTH_EAST_ASIAN}]++)
+    | (?P<number>\d{{1,3}}(?:,\d{{3}}(?!\d))++)
+    | (?P<plain>[A-Za-z]++(?![\w{_MARKS}]|[.@'\u2019]\w))
+    | (?P<word>(?:(?![{_SYLLABIC}{_KANA}{_SOUTH_EAST_ASIAN}])(?:\w|[{_MARKS}]|[.@'\u2019](?=\w)))++)
+    """,
+    re.VERBOSE,
+)
+_PART = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
+_SINGLE = re.compile(f"[{_SYLLABIC}]")
+_ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)", re.ASCII)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_ACCENT = re.compile("[\u0300-\u036f]+")
+_local = threading.local()
+
+
+def terms(text: str) -> list[str]:
+    """The terms of a text in their order, repeated as often as they occur.
+
+    Words are case-folded, freed of accents, cut to `TERM_CHARACTERS_MAX` and reduced by Porter's stemmer (M.
+    F. Porter, "An algorithm for suffix stripping", 1980). A compound gives its parts, and itself too where it
+    looks like an
+    identifier: `foo_bar`, `v1.2`, `ann@example.org`. Scripts without spaces give pairs of neighbouring
+        characters;
+    ideographs and Hangul also give single ones, which are often whole words.
+    """
+    found: list[str] = []
+    for match in _TOKEN.finditer(_folded(text)):
+        token = match.group()
+        if match.lastgroup == "word":
+            found.extend(_word_terms(token))
+        elif match.lastgroup == "pairs":
+            found.extend(_pair_terms(token))
+        elif match.lastgroup == "number":
+            found.append(token.replace(",", "")[:TERM_CHARACTERS_MAX])
+        elif len(token) == 1 or token[1:].islower() or token.isupper():
+            found.append(token.lower()[:TERM_CHARACTERS_MAX])
+        else:
+            found.extend(_word_terms(token))
+    stems: list[str] = _stemmer().stemWords([term for term in found if term not in STOP_WORDS])
+    return stems
+
+
+def _folded(text: str) -> str:
+    """Compatibility forms unified (full-width letters, ligatures), accents of letters dropped, case kept."""
+    if text.isascii():
+        return text
+    decomposed = _ACCENT.sub("", unicodedata.normalize("NFKD", text))
+    return unicodedata.normalize("NFC", decomposed)
+
+
+def _word_terms(token: str) -> Iterator[str]:
+    """The parts of a compound word, and the compound where it looks like an identifier."""
+    parts = [part for run in _PART.findall(token) for part in _CAMEL.split(run)]
+    for part in parts:
+        ordinal = _ORDINAL.fullmatch(part)
+        yield (ordinal[1] if ordinal else part).casefold()[:TERM_CHARACTERS_MAX]
+    if len(parts) > 1 and "'" not in token and "\u2019" not in token and _is_identifier(token):
+        yield token.casefold()[:TERM_CHARACTERS_MAX]
+
+
+def _is_identifier(token: str) -> bool:
+    """Whether a compound is one name rather than words that a missing space has joined."""
+    return "." not in token or "@" in token or "_" in token or any(map(str.isdigit, token))
+
+
+def _pair_terms(run: str) -> list[str]:
+    """Neighbouring pairs of a run of one of the scripts without spaces, and its ideographs and syllables
+    alone."""
+    if len(run) == 1:
+        return [run]
+    return [run[start : start + 2] for start in range(len(run) - 1)] + _SINGLE.findall(run)
+
+
+def _stemmer() -> Stemmer.Stemmer:
+    """This thread's stemmer; its objects hold state and may not be shared between threads."""
+    stemmer = getattr(_local, "stemmer", None)
+    if stemmer is None:
+        stemmer = _local.stemmer = Stemmer.Stemmer("porter")
+    return stemmer

@@ -1,0 +1,1 @@
+"""What the network sees: authentication, routes, provider adapters, streaming, the command line."""

@@ -1,0 +1,112 @@
+"""The Quart-Trio application: blueprints, error handlers, what is measured and said about every request.
+
+No globals and no background tasks: everything that outlives a request is in the components. Routes never see an
+exception of ours twice; it is turned into the caller's wire format here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from quart import Response, g, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+
+from models.errors import InvalidRequest, MemoryRouterError, MethodNotAllowed, NotFound, TooLarge
+from router.bodies import too_large
+from router.components import Components
+from router.observe import describe_error, log_event
+from router.request_ids import begin_request, current_request_id
+from router.routes.chat import chat_routes
+from router.routes.memory import memory_routes
+from router.routes.system import system_routes
+from router.wire_errors import error_body, error_headers, error_status
+
+BODY_TIMEOUT_S = 120
+"""Seconds that a client may take to send a body."""
+
+
+def create_app(components: Components) -> QuartTrio:
+    """The application over these components."""
+    app = QuartTrio(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = components.settings.server.body_max_bytes
+    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
+    app.config["RESPONSE_TIMEOUT"] = None  # deadlines are ours, and streams have none
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.strict_slashes = False
+    for routes in (system_routes, memory_routes, chat_routes):
+        app.register_blueprint(routes(components))
+    _add_error_handlers(app, components)
+    _add_measurement(app, components)
+    return app
+
+
+def _add_error_handlers(app: QuartTrio, components: Components) -> None:
+    @app.errorhandler(MemoryRouterError)
+    async def handle_own(error: MemoryRouterError) -> Response:
+        return error_response(error)
+
+    @app.errorhandler(HTTPException)
+    async def handle_http(error: HTTPException) -> Response:
+        return error_response(translate(error, body_max_bytes=components.settings.server.body_max_bytes))
+
+    @app.errorhandler(Exception)
+    async def handle_bug(error: Exception) -> Response:
+        log_event("request_failed", level=logging.ERROR, path=request.path, error=describe_error(error))
+        return error_response(MemoryRouterError("Internal server error.", hint="The server's log says more."))
+
+
+def error_response(error: MemoryRouterError) -> Response:
+    """An error in the format of the current request's path."""
+    return Response(
+        error_body(error, request.path),
+        error_status(error, request.path),
+        headers={**getattr(g, "response_headers", {}), **error_headers(error)},
+        content_type="application/json",
+    )
+
+
+def translate(error: HTTPException, *, body_max_bytes: int) -> MemoryRouterError:
+    """Werkzeug's errors as ours."""
+    if isinstance(error, RequestEntityTooLarge):
+        return too_large(body_max_bytes)
+    if isinstance(error, RequestTimeout):
+        return InvalidRequest("The body did not arrive in time.", field="body")
+    match error.code:
+        case 404:
+            return NotFound(
+                f"There is no {request.method} {request.path[:200]}.", hint="See the README for the routes."
+            )
+        case 405:
+            return MethodNotAllowed(f"{request.method} is not allowed here.")
+        case 413:
+            return TooLarge("The request is too large.")
+        case code if code is not None and 400 <= code < 500:
+            return InvalidRequest("The request is malformed.")
+        case _:
+            return MemoryRouterError("Internal server error.")
+
+
+def _add_measurement(app: QuartTrio, components: Components) -> None:
+    @app.before_request
+    async def begin() -> None:
+        begin_request()
+        g.began_s = time.perf_counter()
+
+    @app.after_request
+    async def end(response: Response) -> Response:
+        took_s = time.perf_counter() - g.began_s
+        route = request.url_rule.rule if request.url_rule is not None else "unknown"
+        components.metrics.requests.increment(route, response.status_code)
+        components.metrics.request_seconds.observe(took_s, route)
+        response.headers.setdefault("x-request-id", current_request_id())
+        log_event(
+            "request_done",
+            level=logging.INFO if response.status_code < 500 else logging.WARNING,
+            method=request.method,
+            route=route,
+            status=response.status_code,
+            ms=round(took_s * 1000, 1),
+        )
+        return response

@@ -1,0 +1,104 @@
+"""Who is asking: finds the Memory Key in a request and looks it up.
+
+The key may come in any of the places that SDKs use (design section 8). Whatever looks like a Memory Key never becomes a
+provider key. A failed look-up says the same thing whatever the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from actors.store.protocol import Directory
+from models.errors import Forbidden, Unauthenticated
+from models.ids import Access, Credential, Principal, looks_like_memory_key, parse_key
+from models.settings import Secret
+
+_KEY_HEADERS = ("x-memory-key", "authorization", "x-api-key", "x-goog-api-key", "api-key")
+_PROVIDER_KEY_HEADERS = ("x-provider-key", *_KEY_HEADERS[1:])
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """An authenticated request's principal.
+
+    Attributes:
+        access: the bound that the key's suffix sets.
+        suffixed: whether the key came with a suffix; such a key may not mint, list or export.
+        provider_key: the caller's own key for the provider, or an empty Secret.
+    """
+
+    principal: Principal
+    access: Access
+    suffixed: bool
+    provider_key: Secret
+
+    def require_unsuffixed(self) -> None:
+        """Refuse a suffixed key.
+
+        Raises:
+            Forbidden: the key came with `:read`, `:write` or `:off`.
+        """
+        if self.suffixed:
+            raise Forbidden("A key with a suffix may not do this.", hint="Send the key without its suffix.")
+
+    def require_account(self, *, user_keys_allowed: bool = False) -> None:
+        """Refuse user keys.
+
+        Raises:
+            Forbidden: a user key, unless `user_keys_allowed`.
+        """
+        if self.principal.kind != "account" and not user_keys_allowed:
+            raise Forbidden("This needs an account key.", hint="A user key can only use its own vault.")
+
+
+async def authenticate(headers: Mapping[str, str], query: Mapping[str, str], directory: Directory) -> Caller:
+    """The caller behind a request.
+
+    Args:
+        headers: by lower-case name.
+
+    Raises:
+        Unauthenticated: no Memory Key, or a malformed, unknown or revoked one.
+    """
+    credential = find_credential(headers, query)
+    principal = await directory.find_key(credential.key_hash)
+    if principal is None:
+        raise Unauthenticated("Invalid or inactive memory key.", hint="Check the key; it may have been revoked.")
+    return Caller(
+        principal=principal,
+        access=credential.access,
+        suffixed=credential.suffixed,
+        provider_key=find_provider_key(headers),
+    )
+
+
+def find_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> Credential:
+    """The first value that looks like a Memory Key, in the order of design section 8.
+
+    Raises:
+        Unauthenticated: there is none, or it is malformed.
+    """
+    candidates = [_bare(headers.get(name, "")) for name in _KEY_HEADERS]
+    for value in (*candidates, query.get("key", "").strip()):
+        if looks_like_memory_key(value):
+            return parse_key(value)
+    raise Unauthenticated(
+        "Missing or invalid authentication.", hint="Send your Memory Key as Authorization: Bearer mk_..."
+    )
+
+
+def find_provider_key(headers: Mapping[str, str]) -> Secret:
+    """The caller's own provider key: X-Provider-Key, or, beside X-Memory-Key, what the SDK's own header carries."""
+    names = _PROVIDER_KEY_HEADERS if looks_like_memory_key(headers.get("x-memory-key", "")) else ("x-provider-key",)
+    for name in names:
+        value = _bare(headers.get(name, ""))
+        if value and not looks_like_memory_key(value):
+            return Secret(value)
+    return Secret()
+
+
+def _bare(value: str) -> str:
+    """A header's value without the scheme `Bearer`."""
+    scheme, _, rest = value.strip().partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else value.strip()

@@ -1,0 +1,202 @@
+"""The memory half of one proxied chat: recall before it, hand-over after it, and what the headers say of both.
+
+Memory never breaks the chat (promise 4): whatever goes wrong here becomes a status, a metric and a log line, never an
+error. Knows nothing of the provider or of Quart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import tzinfo
+
+import trio
+
+from actors.supervisor import Pin, Receipt, Supervisor
+from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded
+from models.ids import VaultRef
+from models.memory import Exchange, Message
+from models.text import clean
+from router.observe import Metrics, log_event
+from router.options import MemoryOptions
+from router.providers.base import ChatRequest, Reply
+from router.recalling import NOTHING, Recaller, question_text
+from router.remembering import Rememberer, messages_of
+
+
+class ChatMemory:
+    """One request's memory. `recall` first, then `hand_off` at most once; `close` in any case."""
+
+    def __init__(
+        self,
+        chat: ChatRequest,
+        options: MemoryOptions,
+        vault: VaultRef,
+        *,
+        supervisor: Supervisor,
+        recaller: Recaller,
+        rememberer: Rememberer,
+        metrics: Metrics,
+        now_ms: Callable[[], int],
+        request_id: str,
+        content_max_chars: int,
+    ) -> None:
+        self._chat = chat
+        self._options = options
+        self._vault = vault
+        self._supervisor = supervisor
+        self._recaller = recaller
+        self._rememberer = rememberer
+        self._metrics = metrics
+        self._now_ms = now_ms
+        self._request_id = request_id
+        self._content_max_chars = content_max_chars
+        self._pin: Pin | None = None
+        self._messages: list[Message] = []
+        self._handed_off = False
+        self.status = "off"
+        self.recollection = NOTHING
+
+    async def begin(self, *, budget_s: float) -> None:
+        """Reserve a place for the exchange and recall, both within `budget_s`; what does not succeed is left out."""
+        if self._options.access.read:
+            self.status = "empty"
+        with trio.move_on_after(budget_s) as budget:
+            if self._options.access.write:
+                await self._reserve()
+            if self._options.access.read:
+                await self._recall(budget_s)
+        if budget.cancelled_caught:
+            self._fail(DeadlineExceeded("Memory took longer than its budget."))
+        if self.status != "ok":
+            self._metrics.memory_skipped.increment(self.status)
+
+    async def _reserve(self) -> None:
+        """Pin the vault, and leave out of the exchange what the vault knows."""
+        messages = messages_of(self._chat.turns(), self._options, content_max_chars=self._content_max_chars)
+        self._messages = messages
+        try:
+            self._pin = await self._supervisor.pin(self._vault)
+        except MemoryRouterError as error:
+            self._not_stored(error.code)
+            return
+        self._messages = await self._rememberer.unknown(self._vault, messages, source="proxy", now_ms=self._now_ms())
+
+    async def _recall(self, budget_s: float) -> None:
+        key = self._block_key()
+        cached = self._recaller.cached_block(key) if key is not None and self._chat.in_tool_loop else None
+        try:
+            self.recollection = cached or await self._recaller.recall(
+                self._vault,
+                question_text(self._chat.turns()),
+                self._options,
+                now_ms=self._now_ms(),
+                timeout_s=budget_s,
+            )
+        except MemoryRouterError as error:
+            self._fail(error)
+            return
+        if key is not None and cached is None:
+            self._recaller.cache_block(key, self.recollection)
+        self._metrics.recall_seconds.observe(self.recollection.total_ms / 1000)
+        if self.recollection.context is not None and self.status == "empty":
+            self.status = "ok"
+
+    def _block_key(self) -> tuple[object, ...] | None:
+        anchor = self._chat.anchor_hash()
+        return None if anchor is None else (self._vault.number, self._options.session_id, anchor)
+
+    def _fail(self, error: MemoryRouterError) -> None:
+        if isinstance(error, DeadlineExceeded):
+            self.status = "timeout"
+        elif isinstance(error, Overloaded):
+            self.status = "overloaded"
+        else:
+            self.status = "error"
+        log_event("recall_skipped", level=logging.WARNING, code=error.code, vault=self._vault.number)
+
+    @property
+    def time_zone(self) -> tzinfo:
+        """How times are shown to this caller."""
+        return self._options.time_zone
+
+    @property
+    def block(self) -> str:
+        """What to inject; "" for nothing."""
+        return self.recollection.context or ""
+
+    def hand_off(self, reply: Reply | None, *, model: str) -> Receipt | None:
+        """Put the exchange into the committer's queue; the first call counts. A plain function: it cannot be cancelled.
+
+        Args:
+            reply: the complete reply, or None when there is none: then the user's turn alone is stored.
+
+        Returns:
+            What to wait for, or None when nothing is being stored.
+
+        Raises:
+            MemoryRouterError: the store takes nothing now.
+        """
+        if self._handed_off or self._pin is None:
+            return None
+        self._handed_off = True
+        messages = [*self._messages, *self._reply_messages(reply)]
+        if not messages:
+            return None
+        exchange = Exchange(
+            messages=tuple(messages),
+            source="proxy",
+            accepted_ms=self._now_ms(),
+            model=model,
+            request_id=self._request_id,
+        )
+        return self._pin.submit([exchange])
+
+    def _reply_messages(self, reply: Reply | None) -> list[Message]:
+        if reply is None or not reply.complete or not self._options.store_response:
+            return []
+        content = clean(reply.text)[: self._content_max_chars]
+        session_id = self._options.session_id
+        return [Message(role="assistant", content=content, session_id=session_id, final=True)] if content else []
+
+    def not_durable(self, reason: str) -> None:
+        """The end of the reply went out although the exchange is not known to be durable. Never silent."""
+        self.status = "not_stored"
+        self._not_stored(reason)
+
+    def _not_stored(self, reason: str) -> None:
+        self._metrics.not_stored.increment()
+        self._metrics.memory_skipped.increment("not_stored")
+        log_event("not_stored", level=logging.ERROR, reason=reason, vault=self._vault.number)
+
+    def close(self, *, model: str) -> None:
+        """The request is over: the user's turn is stored if nothing was handed off before, and the vault let go."""
+        try:
+            self.hand_off(None, model=model)
+        except MemoryRouterError as error:
+            self._not_stored(error.code)
+        if self._pin is not None:
+            self._pin.close()
+
+    def headers(self) -> list[tuple[str, str]]:
+        """What every proxied response says of memory (contract 2.4)."""
+        recollection = self.recollection
+        injected = recollection.tokens if self.status in ("ok", "not_stored") else 0
+        headers = [
+            ("X-Memory-Status", self.status),
+            ("X-Memory-Mode", self._options.access.mode),
+            ("X-Memory-Tokens-Retrieved", str(recollection.tokens)),
+            ("X-Memory-Chunks-Retrieved", str(len(recollection.hits))),
+            ("X-Memory-Tokens-Injected", str(injected)),
+            ("X-Memory-Injection-Format", "xml" if injected else "none"),
+            ("X-Embedding-Ms", f"{recollection.embedding_ms:.1f}"),
+            ("X-MR-Processing-Ms", f"{recollection.total_ms:.1f}"),
+        ]
+        if self._options.session_id is not None:
+            headers.append(("X-Session-ID", header_safe(self._options.session_id)))
+        return headers
+
+
+def header_safe(value: str) -> str:
+    """A value that cannot break a header: printable ASCII, the rest as `?`."""
+    return "".join(character if " " <= character <= "~" else "?" for character in value)

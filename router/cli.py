@@ -1,0 +1,264 @@
+"""The command line: `memoryrouter serve|init|keys`, the same as `python -m router`.
+
+Owns stdout (results only; logs go to stderr), the exit codes and the words of an error that ends a command:
+one line, no traceback. Heavy imports happen inside the commands, so that `--help` answers at once.
+
+Exit codes: 0 done, 1 a fault or a refused command, 2 a mistake in settings, arguments or the data directory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from models.version import VERSION
+
+if TYPE_CHECKING:
+    from actors.store.protocol import Directory
+    from models.errors import MemoryRouterError
+    from models.settings import Settings
+
+Result = TypeVar("Result")
+
+EXIT_FAULT = 1
+EXIT_SETUP = 2
+
+_CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path), help="Configuration file; ./config.toml unless given."
+)
+_DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    help="Data directory; ./data unless given.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="memoryrouter", message="%(prog)s %(version)s")
+def program() -> None:
+    """A private memory for every user of an AI product, behind an OpenAI-compatible URL."""
+
+
+@program.command()
+@_CONFIG
+@_DATA_DIR
+@click.option("--host", help="Address to listen on; overrides server.host.")
+@click.option("--port", type=int, help="Port to listen on; overrides server.port.")
+def serve(config: Path | None, data_dir: Path, host: str | None, port: int | None) -> None:
+    """Run the server. The first start creates the account and prints its key once."""
+    settings = _load(config, {"server.host": host, "server.port": port})
+    from models.settings_loading import missing_provider_keys
+    from router.observe import log_event
+
+    for sentence in missing_provider_keys(settings, os.environ):
+        log_event("provider_key_missing", level=logging.WARNING, reason=sentence)
+    from router import service
+
+    _run(partial(service.serve, settings, data_dir=data_dir, announce=_print_account_key))
+
+
+@program.command()
+@_CONFIG
+@_DATA_DIR
+@_JSON
+def init(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """Create the data directory with its account, and print the account key once."""
+    settings = _load(config)
+    from router.admin import create_account
+    from router.components import wall_clock_ms
+
+    async def create(directory: Directory) -> str:
+        return await create_account(directory, created_ms=wall_clock_ms())
+
+    key = _run(partial(_with_store, settings, data_dir, create))
+    if as_json:
+        _print_json({"account_key": key})
+    else:
+        _print_account_key(key)
+
+
+@program.group()
+def keys() -> None:
+    """Create, list and revoke Memory Keys, also while the server runs."""
+
+
+@keys.command("create")
+@click.argument("name")
+@_CONFIG
+@_DATA_DIR
+@_JSON
+def create_key(name: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """Create a user key with a vault of its own. The key is shown once."""
+    created = _administer(config, data_dir, "keys.create", {"name": name})
+    if as_json:
+        _print_json(created)
+    else:
+        click.echo(f"key: {created['key']}")
+
+
+@keys.command("list")
+@_CONFIG
+@_DATA_DIR
+@_JSON
+def list_keys(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """List all keys, oldest first. Only the first characters of a key are known."""
+    rows = _administer(config, data_dir, "keys.list", {})["keys"]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        state = f"revoked {row['revoked_at']}" if row["revoked_at"] else "live"
+        name = "".join(character if character.isprintable() else "?" for character in row["name"])
+        click.echo(f"{row['number']:>6}  {row['kind']:<8}{row['key']:<10}{row['created_at']}  {state:<8}  {name}")
+
+
+@keys.command("revoke")
+@click.argument("number", type=int)
+@_CONFIG
+@_DATA_DIR
+def revoke_key(number: int, config: Path | None, data_dir: Path) -> None:
+    """Make the key with this NUMBER (see `keys list`) invalid at once. Its vault is kept."""
+    _administer(config, data_dir, "keys.revoke", {"number": number})
+    click.echo(f"revoked: {number}")
+
+
+@keys.command("replace-account-key")
+@_CONFIG
+@_DATA_DIR
+@_JSON
+def replace_account_key(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """Revoke the account key and print a new one for the same account and vault."""
+    replaced = _administer(config, data_dir, "keys.replace-account-key", {})
+    if as_json:
+        _print_json(replaced)
+    else:
+        _print_account_key(replaced["account_key"])
+
+
+# --- how commands run ---
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program and exit the process with its code."""
+    sys.exit(run_program(sys.argv[1:] if arguments is None else arguments))
+
+
+def run_program(arguments: list[str]) -> int:
+    """Run one command and return its exit code; whatever ends it early has become one line on stderr."""
+    try:
+        code = program.main(args=arguments, prog_name="memoryrouter", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return EXIT_SETUP
+    except click.ClickException as error:
+        return _complain(error.format_message(), EXIT_SETUP)
+    except (click.Abort, KeyboardInterrupt):
+        return _complain("interrupted.", EXIT_FAULT)
+    except BrokenPipeError:  # as in `memoryrouter keys list | head`; the flush at exit must not meet it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAULT
+    except Exception as error:
+        return _explain(error)
+    except BaseExceptionGroup:
+        return _complain("interrupted.", EXIT_FAULT)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """One line for an error of a command, perhaps inside the groups of nurseries; returns the exit code.
+
+    A fault that nobody foresaw is logged by type and place only: its own text may quote a memory.
+    """
+    from models.errors import MemoryRouterError, SetupError
+    from router.observe import log_event
+
+    for kind in (SetupError, MemoryRouterError):
+        known = _first(error, kind)
+        if known is not None:
+            text = f"{known.message} {known.hint}".strip()
+            return _complain(text, EXIT_SETUP if kind is SetupError else EXIT_FAULT)
+    log_event("crashed", level=logging.CRITICAL, error=error)
+    return EXIT_FAULT
+
+
+def _first(error: BaseException, kind: type[MemoryRouterError]) -> MemoryRouterError | None:
+    """The first error of this kind in a group of groups, or the error itself."""
+    if isinstance(error, kind):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, (_first(part, kind) for part in error.exceptions)), None)
+    return None
+
+
+def _complain(text: str, code: int) -> int:
+    click.echo(f"error: {' '.join(text.split())}", err=True)
+    return code
+
+
+def _load(config: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
+    """The settings that hold for this command; from here on logs go where they say."""
+    from models.settings_loading import load_settings
+    from router.observe import configure_logging
+
+    settings = load_settings(config, os.environ, overrides=overrides)
+    configure_logging(settings.log)
+    return settings
+
+
+def _run(command: Callable[[], Awaitable[Result]]) -> Result:
+    import trio
+
+    return trio.run(command)
+
+
+def _administer(config: Path | None, data_dir: Path, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Do an operator's command through the running server if there is one, else on the data directory."""
+    return _run(partial(_perform, _load(config), data_dir, command, arguments))
+
+
+async def _perform(settings: Settings, data_dir: Path, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    import trio
+
+    from models.errors import SetupError
+    from router.admin import Administration
+    from router.admin_socket import SOCKET_NAME, call_admin
+    from router.components import wall_clock_ms
+
+    answer = await call_admin(data_dir / SOCKET_NAME, command, arguments)
+    if answer is not None:
+        return answer
+    if not await trio.Path(data_dir).is_dir():
+        raise SetupError(f"there is no data directory {data_dir}; run `memoryrouter init`, or name it by --data-dir.")
+
+    async def perform(directory: Directory) -> dict[str, Any]:
+        return await Administration(directory, now_ms=wall_clock_ms).perform(command, arguments)
+
+    return await _with_store(settings, data_dir, perform)
+
+
+async def _with_store(settings: Settings, data_dir: Path, use: Callable[[Directory], Awaitable[Result]]) -> Result:
+    from actors.store.sqlite import open_store
+
+    key_file = settings.store.server_key_file
+    async with open_store(
+        data_dir, settings=settings.store, server_key_file=Path(key_file) if key_file else None
+    ) as store:
+        return await use(store)
+
+
+def _print_account_key(key: str) -> None:
+    click.echo(f"account key: {key}")
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value))

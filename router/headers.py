@@ -1,0 +1,124 @@
+"""Which headers cross the proxy, in either direction.
+
+Owns both policies (reference/gateways.md 2f): towards the provider an allow-list, towards the client a deny-list. Must
+never let a Memory Key, a cookie, or one party's connection details through to the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from models.errors import InvalidRequest, NoProviderKey
+from models.ids import looks_like_memory_key
+from models.provider_settings import Secret
+from models.version import VERSION
+
+HeaderList = list[tuple[str, str]]
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_UPSTREAM_NAMES = frozenset(
+    {
+        "accept",
+        "anthropic-beta",
+        "anthropic-version",
+        "http-referer",  # OpenRouter's names for the calling app
+        "idempotency-key",
+        "traceparent",
+        "tracestate",
+        "x-title",
+    }
+)
+_UPSTREAM_PREFIXES = ("openai-", "x-goog-", "x-stainless-")
+_CREDENTIALS = frozenset({"x-goog-api-key"})
+_CLIENT_DENIED = _HOP_BY_HOP | frozenset(
+    {
+        "alt-svc",
+        "content-length",
+        "date",  # the server sets its own
+        "location",  # would lead the client, and its key, past the proxy
+        "nel",
+        "report-to",
+        "server",
+        "set-cookie",
+        "strict-transport-security",
+    }
+)
+_CLIENT_DENIED_PREFIXES = ("access-control-", "cf-", "x-memory-")
+_MEMORY_KEY = re.compile(r"(?<![A-Za-z0-9])mk[_-][A-Za-z0-9_-]{8}")
+_SENDABLE = re.compile(r"[\x20-\x7e]*\Z")
+"""Header values that every HTTP stack agrees on. Whatever else a client sends is dropped, not guessed at."""
+
+
+def request_headers(client: Iterable[tuple[str, str]], *, provider: str, api_key: Secret) -> HeaderList:
+    """The headers of a request to a provider.
+
+    Args:
+        client: the headers as the client sent them.
+        provider: name of the provider, for error texts.
+        api_key: the provider's key; an empty one sends none (Ollama and vLLM need none).
+
+    Raises:
+        NoProviderKey: the key is a Memory Key; those never leave this server.
+        InvalidRequest: the key cannot stand in a header.
+    """
+    key = api_key.reveal()
+    if looks_like_memory_key(key):
+        raise NoProviderKey(
+            f"No API key for the provider {provider}: the one given is a Memory Key.",
+            hint="Send the provider's key in X-Provider-Key, or set it in config.toml.",
+        )
+    if not _SENDABLE.match(key):
+        raise InvalidRequest(f"The API key for the provider {provider} holds characters that no key has.")
+    client = list(client)
+    named = _named_in_connection(client)
+    agent = f"memoryrouter/{VERSION}"
+    headers: HeaderList = []
+    for given, value in client:
+        name = given.lower()
+        if name in named or not _SENDABLE.match(value) or _MEMORY_KEY.search(value):
+            continue
+        if name == "user-agent":
+            agent = f"{value} {agent}"
+        elif name in _UPSTREAM_NAMES or (name.startswith(_UPSTREAM_PREFIXES) and name not in _CREDENTIALS):
+            headers.append((name, value))
+    headers += [("user-agent", agent), ("content-type", "application/json"), ("accept-encoding", "identity")]
+    if key:
+        headers.append(("authorization", f"Bearer {key}"))
+    return headers
+
+
+def response_headers(upstream: Iterable[tuple[str, str]], *, decoded: bool) -> HeaderList:
+    """The provider's headers as the client may see them: request ids, rate limits and retry hints stay.
+
+    Args:
+        decoded: the body is passed on without the content encoding it came in.
+    """
+    upstream = list(upstream)
+    dropped = _CLIENT_DENIED | _named_in_connection(upstream)
+    if decoded:
+        dropped |= {"content-encoding"}
+    return [
+        (name, value)
+        for name, value in upstream
+        if name.lower() not in dropped and not name.lower().startswith(_CLIENT_DENIED_PREFIXES)
+    ]
+
+
+def _named_in_connection(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Headers that `Connection` declares to be for this hop only (RFC 9110, section 7.6.1)."""
+    return frozenset(
+        option.strip().lower() for name, value in headers if name.lower() == "connection" for option in value.split(",")
+    )

@@ -1,0 +1,62 @@
+"""Which models there are: asked of the providers that this server has a key for, and remembered for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import trio
+
+from models.errors import MemoryRouterError
+from models.memory import LOCAL_RECALL_MODEL
+from models.settings import ProviderSettings, Secret
+from router.headers import request_headers
+from router.upstream import Upstream
+
+CATALOGUE_AGE_MAX_S = 300.0
+PROVIDER_TIMEOUT_S = 3.0
+MODELS_MAX = 5_000
+REPLY_BYTES_MAX = 4 << 20
+
+
+class ModelListing:
+    """Model names by provider. A provider that cannot be asked is left out: listing models must not fail."""
+
+    def __init__(self, providers: Mapping[str, ProviderSettings], upstream: Upstream) -> None:
+        self._providers = providers
+        self._upstream = upstream
+        self._known: dict[str, tuple[float, list[str]]] = {}
+
+    async def models(self, caller_key: Secret) -> dict[str, list[str]]:
+        """Names as a client would send them, by provider; `local/recall` is always there.
+
+        A caller's own provider key is not used: nobody knows which provider it belongs to.
+        """
+        found: dict[str, list[str]] = {"local": [LOCAL_RECALL_MODEL]}
+        async with trio.open_nursery() as asking:
+            for name, provider in self._providers.items():
+                if provider.format == "openai" and provider.api_key:
+                    found[name] = []
+                    asking.start_soon(self._ask, name, provider, found)
+        return {name: models for name, models in found.items() if models}
+
+    async def _ask(self, name: str, provider: ProviderSettings, found: dict[str, list[str]]) -> None:
+        asked_s, models = self._known.get(name, (-CATALOGUE_AGE_MAX_S, []))
+        if time.monotonic() - asked_s >= CATALOGUE_AGE_MAX_S:
+            with trio.move_on_after(PROVIDER_TIMEOUT_S):
+                models = await self._fetch(name, provider)
+            self._known[name] = (time.monotonic(), models)
+        prefix = provider.prefixes[0] if provider.prefixes else name
+        found[name] = [model if provider.keep_prefix else f"{prefix}/{model}" for model in models]
+
+    async def _fetch(self, name: str, provider: ProviderSettings) -> list[str]:
+        try:
+            headers = request_headers([], provider=name, api_key=provider.api_key)
+            async with self._upstream.stream(name, "/models", headers=headers, body=b"", method="GET") as reply:
+                body = await reply.read(bytes_max=REPLY_BYTES_MAX)
+            listed: Any = msgspec.json.decode(body)["data"]
+            return [str(model["id"]) for model in listed[:MODELS_MAX]]
+        except (MemoryRouterError, msgspec.DecodeError, KeyError, TypeError):
+            return []

@@ -1,0 +1,1 @@
+"""One adapter per wire format: pure functions on bytes."""

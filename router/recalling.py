@@ -1,0 +1,167 @@
+"""From a conversation to a context: the question, its embedding, the vault's answer, the rendered block.
+
+Owns the question's text and the cache of blocks for tool loops. `recall` raises; whether a failure may be passed over is
+the route's business (promise 4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+import trio
+
+from actors.embedder import Embedder
+from actors.supervisor import Supervisor
+from models.errors import DeadlineExceeded
+from models.ids import VaultRef
+from models.messages import Found, Hit, Recall, Recalled, Search
+from models.rendering import ContextItem, render_context
+from models.text import clean
+from models.words import terms
+from router.options import MemoryOptions
+from router.providers.base import Turn
+
+QUESTION_CHARACTERS_MAX = 2_000
+"""Longer questions are cut from the front: the model reads 256 tokens, and what is asked usually comes last."""
+
+TERSE_TERMS_MAX = 2
+"""A last turn with so few words ("and there?", "why?") is understood with the turns before it."""
+
+BLOCKS_MAX = 4_096
+
+
+class Recollection(msgspec.Struct, frozen=True):
+    """What came of a recall.
+
+    Attributes:
+        context: the block to inject, or None when nothing is relevant.
+        tokens: its length as the embedding model counts.
+        embedding_ms, total_ms: how long it took.
+    """
+
+    context: str | None = None
+    hits: tuple[Hit, ...] = ()
+    tokens: int = 0
+    embedding_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+NOTHING = Recollection()
+
+
+def question_text(turns: Sequence[Turn]) -> str:
+    """The words to search by: the last user turn, with what was said before it where it says too little alone."""
+    texts = [text for turn in turns if (text := clean(turn.text))]
+    users = [position for position, turn in enumerate(turns) if turn.role == "user" and clean(turn.text)]
+    if not users:
+        return ""
+    question = clean(turns[users[-1]].text)
+    if len(terms(question[:QUESTION_CHARACTERS_MAX])) <= TERSE_TERMS_MAX:
+        question = "\n".join(texts[-3:])
+    return question[-QUESTION_CHARACTERS_MAX:]
+
+
+class Recaller:
+    """Asks vaults on behalf of requests."""
+
+    def __init__(
+        self, embedder: Embedder, supervisor: Supervisor, *, block_cache_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._embedder = embedder
+        self._supervisor = supervisor
+        self._block_cache_s = block_cache_s
+        self._clock = clock
+        self._blocks: OrderedDict[tuple[object, ...], tuple[float, Recollection]] = OrderedDict()
+
+    async def recall(
+        self, vault: VaultRef, question: str, options: MemoryOptions, *, now_ms: int, timeout_s: float
+    ) -> Recollection:
+        """The context for a question.
+
+        Raises:
+            DeadlineExceeded, Overloaded: not within `timeout_s`.
+            MemoryRouterError: the vault's own error.
+        """
+        began_s = time.perf_counter()
+        if not question or not options.chunks_max:
+            return NOTHING
+        with _deadline(timeout_s) as remaining_s:
+            vector, embedding_ms = await self._embed(question)
+            message = Recall(
+                text=question,
+                vector=vector,
+                scope=options.scope,
+                chunks_max=options.chunks_max,
+                now_ms=now_ms,
+            )
+            recalled: Recalled = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
+        hits = recalled.hits
+        items = [
+            ContextItem(text=hit.matched, role=hit.memory.role, timestamp_ms=hit.memory.timestamp_ms) for hit in hits
+        ]
+        context = render_context(items, now_ms, options.time_zone) if items else None
+        return Recollection(
+            context=context,
+            hits=hits,
+            tokens=self._embedder.encoder.count_tokens(context) if context else 0,
+            embedding_ms=embedding_ms,
+            total_ms=(time.perf_counter() - began_s) * 1000,
+        )
+
+    async def search(
+        self,
+        vault: VaultRef,
+        question: str,
+        options: MemoryOptions,
+        *,
+        limit: int,
+        now_ms: int,
+        timeout_s: float,
+    ) -> tuple[Hit, ...]:
+        """Memories for a question, best first.
+
+        Raises:
+            DeadlineExceeded, Overloaded: not within `timeout_s`.
+            MemoryRouterError: the vault's own error.
+        """
+        with _deadline(timeout_s) as remaining_s:
+            vector, _ = await self._embed(question)
+            message = Search(text=question, vector=vector, scope=options.scope, limit=limit, now_ms=now_ms)
+            found: Found = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
+        return found.hits
+
+    async def _embed(self, question: str) -> tuple[bytes, float]:
+        began_s = time.perf_counter()
+        matrix = await self._embedder.encode([question], lane="interactive")
+        return matrix[0].astype("<f4").tobytes(), (time.perf_counter() - began_s) * 1000
+
+    # Blocks of tool loops: the same block must stand in the same message for as long as the loop lasts.
+
+    def cached_block(self, key: tuple[object, ...]) -> Recollection | None:
+        """The recollection that an earlier request of this loop used, if it is recent."""
+        expires_s, recollection = self._blocks.get(key, (0.0, NOTHING))
+        return recollection if expires_s > self._clock() else None
+
+    def cache_block(self, key: tuple[object, ...], recollection: Recollection) -> None:
+        """Keep what this request used, for the turns of the loop that may follow."""
+        self._blocks[key] = (self._clock() + self._block_cache_s, recollection)
+        self._blocks.move_to_end(key)
+        while len(self._blocks) > BLOCKS_MAX:
+            self._blocks.popitem(last=False)
+
+
+@contextmanager
+def _deadline(timeout_s: float) -> Iterator[Callable[[], float]]:
+    """Bound a block and yield how many seconds are left of it.
+
+    Raises:
+        DeadlineExceeded: the block took longer.
+    """
+    with trio.move_on_after(timeout_s) as scope:
+        yield lambda: max(0.0, scope.deadline - trio.current_time())
+    if scope.cancelled_caught:
+        raise DeadlineExceeded(f"Recall took longer than {timeout_s:g} s.")

@@ -1,0 +1,296 @@
+"""`/v1/memory/*`: prepare, ingest, search, upload, stats, warmup, delete (contract 1.4 to 1.10)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from quart import Blueprint, Response, request
+
+from models.errors import Forbidden, InvalidRequest
+from models.memory import Exchange, Message, memory_id
+from models.messages import Barrier, Forget, Hit, Stats, VaultStats
+from router.admin import format_time
+from router.auth import Caller
+from router.components import Components
+from router.conversations import read_messages, turns_of
+from router.options import MemoryOptions, whole_number
+from router.recalling import NOTHING, Recollection, question_text
+from router.request_ids import current_request_id
+from router.requests import json_response, read_body, read_caller, read_object, read_options
+from router.uploads import exchanges_of, parse_lines
+
+SEARCH_LIMIT_DEFAULT = 10
+SEARCH_LIMIT_MAX = 1_000
+COMMIT_TIMEOUT_S = 30.0
+APPLY_TIMEOUT_S = 120.0
+QUERY_CHARACTERS_MAX = 20_000
+CONTENT_CHARACTERS_MAX = 20_000
+"""A search item's content is cut here (design section 12); `truncated` says so."""
+
+BILLING_MULTIPLIER = 5
+"""Tokens billed for one token of memory, from the hosted product's only published example (48 -> 240)."""
+
+
+def memory_routes(components: Components) -> Blueprint:
+    """The blueprint of the memory API."""
+    routes = Blueprint("memory", __name__)
+    api = _MemoryApi(components)
+    routes.post("/v1/memory/prepare")(api.prepare)
+    routes.post("/v1/memory/ingest")(api.ingest)
+    routes.post("/v1/memory/search")(api.search)
+    routes.post("/v1/memory/upload")(api.upload)
+    routes.get("/v1/memory/stats")(api.stats)
+    routes.post("/v1/memory/warmup")(api.warmup)
+    routes.delete("/v1/memory")(api.delete)
+    return routes
+
+
+class _MemoryApi:
+    """The handlers, over the components."""
+
+    def __init__(self, components: Components) -> None:
+        self._parts = components
+        self._ask_timeout_s = components.settings.vaults.ask_timeout_ms / 1000
+
+    async def prepare(self) -> Response:
+        """A ready-to-inject context for a conversation; `context: null` when nothing is relevant."""
+        began_s = time.perf_counter()
+        caller, body, options = await self._read()
+        messages = read_messages(body, self._parts.settings.memory, session_id=options.session_id)
+        recollection = NOTHING
+        if options.access.read:
+            recollection = await self._parts.recaller.recall(
+                caller.principal.vault,
+                question_text(turns_of(messages)),
+                options,
+                now_ms=self._parts.now_ms(),
+                timeout_s=self._ask_timeout_s,
+            )
+        return json_response(prepared(recollection, total_ms=_since(began_s)))
+
+    async def ingest(self) -> Response:
+        """Remember a finished exchange. 202 means durable, and findable by its words."""
+        caller, body, options = await self._read()
+        messages = read_messages(body, self._parts.settings.memory, session_id=options.session_id)
+        model = body.get("model")
+        if model is not None and not isinstance(model, str):
+            raise InvalidRequest("model must be a string.", field="model")
+        accepted = options.access.write
+        if accepted:
+            await self._remember(caller, messages, model)
+        return json_response(self._ingested(messages, accepted), 202)
+
+    async def _remember(self, caller: Caller, messages: list[Message], model: str | None) -> None:
+        vault, now_ms = caller.principal.vault, self._parts.now_ms()
+        messages = await self._parts.rememberer.unknown(vault, messages, source="ingest", now_ms=now_ms)
+        if not messages:
+            return
+        exchange = Exchange(
+            messages=tuple(messages),
+            source="ingest",
+            accepted_ms=now_ms,
+            model=model,
+            request_id=current_request_id(),
+        )
+        with await self._parts.supervisor.pin(vault) as pin:
+            receipt = pin.submit([exchange])
+            await receipt.wait_durable(timeout_s=COMMIT_TIMEOUT_S)
+
+    def _ingested(self, messages: list[Message], accepted: bool) -> dict[str, Any]:
+        count = self._parts.embedder.encoder.count_tokens
+        return {
+            "accepted": accepted,
+            "queued": accepted,
+            "retrieval_tokens": sum(count(message.content) for message in messages if message.role == "user"),
+            "response_tokens": sum(count(message.content) for message in messages if message.role == "assistant"),
+            "message": "Stored; embeddings follow in the background."
+            if accepted
+            else "Not stored: this key or request may not write.",
+        }
+
+    async def search(self) -> Response:
+        """The best memories for a query, best first, without a cut-off."""
+        began_s = time.perf_counter()
+        caller, body, options = await self._read()
+        query = body.get("query")
+        if not isinstance(query, str) or not query.strip():
+            raise InvalidRequest("query must be a non-empty string.", field="query")
+        limit = whole_number(body.get("limit", SEARCH_LIMIT_DEFAULT), "limit", 1, SEARCH_LIMIT_MAX)
+        hits: tuple[Hit, ...] = ()
+        if options.access.read:
+            hits = await self._parts.recaller.search(
+                caller.principal.vault,
+                query[:QUERY_CHARACTERS_MAX],
+                options,
+                limit=limit,
+                now_ms=self._parts.now_ms(),
+                timeout_s=self._ask_timeout_s,
+            )
+        items = [search_item(hit) for hit in hits]
+        return json_response({"memories": items, "count": len(items), "metrics": {"total_ms": _since(began_s)}})
+
+    async def upload(self) -> Response:
+        """Store JSON lines, all or none. 200 means every line is durable and findable by its words."""
+        caller = await read_caller(self._parts)
+        options = read_options(self._parts, caller, {})
+        if not options.access.write:
+            raise Forbidden("This key or request may not write.", hint="Send the key without :read or :off.")
+        body = await read_body(self._parts)
+        if not body.strip():
+            raise InvalidRequest("Empty request body.", field="body", hint="Send one JSON object a line.")
+        messages = parse_lines(body, session_id=options.session_id, limits=self._parts.settings.memory)
+        exchanges = exchanges_of(messages, now_ms=self._parts.now_ms(), request_id=current_request_id())
+        with await self._parts.supervisor.pin(caller.principal.vault) as pin:
+            receipt = pin.submit(exchanges)
+            applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
+        count = self._parts.embedder.encoder.count_tokens
+        stats = {
+            "inputItems": len(messages),
+            "inputTokens": sum(count(message.content) for message in messages),
+            "chunks": applied.chunks,
+            "stored": applied.stored,
+            "duplicates": applied.duplicates,
+            "failed": 0,
+            "total": len(messages),
+            "processed": len(messages),
+        }
+        answer = {
+            "status": "complete",
+            "vault": "session" if options.session_id else "core",
+            "stats": stats,
+            "message": f"Stored {applied.stored} memories.",
+        }
+        if options.session_id:
+            answer["sessionId"] = options.session_id
+        return json_response(answer)
+
+    async def stats(self) -> Response:
+        """The vault, or one session of it, in numbers: the union of the three published shapes."""
+        caller = await read_caller(self._parts)
+        options = read_options(self._parts, caller, {})
+        message = Stats(session_id=options.session_id)
+        counted: VaultStats = await self._parts.supervisor.ask(
+            caller.principal.vault, message, timeout_s=self._ask_timeout_s
+        )
+        return json_response(stats_body(counted, key=caller.principal.shown, dims=self._parts.embedder.dims))
+
+    async def warmup(self) -> Response:
+        """Bring the vault into memory."""
+        began_s = time.perf_counter()
+        caller = await read_caller(self._parts)
+        vault = caller.principal.vault
+        await self._parts.supervisor.ask(vault, Barrier(), timeout_s=COMMIT_TIMEOUT_S)
+        counted: VaultStats = await self._parts.supervisor.ask(vault, Stats(), timeout_s=self._ask_timeout_s)
+        took_ms = _since(began_s)
+        return json_response(
+            {
+                "status": "warm",
+                "key": caller.principal.shown,
+                "vaults": [{"vault": "core", "vectors": counted.chunks - counted.pending, "timeMs": took_ms}],
+                "totalVectors": counted.chunks,
+                "warmupTimeMs": took_ms,
+                "memories_loaded": counted.memories,
+                "warmup_ms": took_ms,
+            }
+        )
+
+    async def delete(self) -> Response:
+        """Forget the whole vault, or exactly one session of it."""
+        caller = await read_caller(self._parts)
+        options = read_options(self._parts, caller, {})
+        if not options.access.write:
+            raise Forbidden("This key or request may not delete.", hint="Send the key without :read or :off.")
+        reset = request.args.get("reset", "").lower() == "true"
+        cleared = options.session_id is not None
+        await self._forget(caller, options)
+        return json_response(
+            {
+                "key": caller.principal.shown,
+                "sessionCleared": cleared,
+                "deleted": True,
+                "d1Synced": True,
+                "reset": reset,
+                "message": "The session's memories are deleted." if cleared else "All memories are deleted.",
+            }
+        )
+
+    async def _forget(self, caller: Caller, options: MemoryOptions) -> None:
+        vault = caller.principal.vault
+        if options.session_id is None:
+            await self._parts.supervisor.erase(vault)
+        else:
+            await self._parts.supervisor.ask(vault, Forget(options.session_id), timeout_s=COMMIT_TIMEOUT_S)
+
+    async def _read(self) -> tuple[Caller, dict[str, Any], MemoryOptions]:
+        caller = await read_caller(self._parts)
+        body = await read_object(self._parts)
+        return caller, body, read_options(self._parts, caller, body)
+
+
+def prepared(recollection: Recollection, *, total_ms: float) -> dict[str, Any]:
+    """The answer of prepare."""
+    return {
+        "context": recollection.context,
+        "memories_found": len(recollection.hits),
+        "memory_tokens": recollection.tokens,
+        "retrieval_tokens": recollection.tokens,
+        "tokens_billed": recollection.tokens * BILLING_MULTIPLIER,
+        "metrics": {"total_ms": total_ms, "embedding_ms": round(recollection.embedding_ms, 2)},
+    }
+
+
+def search_item(hit: Hit) -> dict[str, Any]:
+    """One item of a search (design section 12)."""
+    memory = hit.memory
+    item: dict[str, Any] = {
+        "id": memory_id(memory.seq),
+        "content": memory.content[:CONTENT_CHARACTERS_MAX],
+        "matched": hit.matched,
+        "role": memory.role,
+        "timestamp": memory.timestamp_ms,
+        "session_id": memory.session_id,
+        "score": round(hit.score, 4),
+        "source": memory.source,
+    }
+    if len(memory.content) > CONTENT_CHARACTERS_MAX:
+        item["truncated"] = True
+    if memory.external_id is not None:
+        item["external_id"] = memory.external_id
+    if memory.metadata is not None:
+        item["metadata"] = memory.metadata
+    return item
+
+
+def stats_body(counted: VaultStats, *, key: str, dims: int) -> dict[str, Any]:
+    """The superset of the published shapes; `key` is the part of it that may be shown."""
+    oldest, newest = (None if at is None else format_time(at) for at in (counted.oldest_ms, counted.newest_ms))
+    return {
+        "key": key,
+        "memories": counted.memories,
+        "pending": counted.pending,
+        "chunks": counted.chunks,
+        "sessions": counted.sessions,
+        "stored": counted.memories,
+        "duplicates": counted.duplicates,
+        "total_tokens": counted.tokens,
+        "totalTokens": counted.tokens,
+        "totalVectors": counted.chunks,
+        "vectorCount": counted.chunks,
+        "hotVectors": counted.chunks,
+        "dims": dims,
+        "storage": "sqlite",
+        "oldestItem": counted.oldest_ms,
+        "newestItem": counted.newest_ms,
+        "oldest": oldest,
+        "newest": newest,
+        "oldestMemory": oldest,
+        "newestMemory": newest,
+        "createdAt": counted.created_ms,
+        "lastAccess": counted.newest_ms or counted.created_ms,
+        "kronos_config": None,
+    }
+
+
+def _since(began_s: float) -> float:
+    return round((time.perf_counter() - began_s) * 1000, 2)

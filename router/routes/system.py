@@ -1,0 +1,123 @@
+"""The server itself: health, metrics, keys, models."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from quart import Blueprint, Response
+
+from models.errors import InvalidRequest
+from models.memory import LOCAL_RECALL_MODEL
+from models.version import VERSION
+from router.model_listing import ModelListing
+from router.admin import create_user_key, format_time
+from router.components import Components
+from router.observe import METRICS_CONTENT_TYPE
+from router.requests import json_response, read_caller, read_object
+
+KEY_NAME_DEFAULT = "memory key"
+
+
+def system_routes(components: Components) -> Blueprint:
+    """The blueprint of everything that is neither memory nor chat."""
+    routes = Blueprint("system", __name__)
+    api = _SystemApi(components)
+    routes.get("/")(api.index)
+    routes.get("/livez")(api.livez)
+    routes.get("/readyz")(api.readyz)
+    routes.get("/health")(api.health)
+    routes.get("/metrics")(api.metrics)
+    routes.post("/v1/keys")(api.create_key)
+    routes.get("/v1/models")(api.models)
+    return routes
+
+
+class _SystemApi:
+    """The handlers, over the components."""
+
+    def __init__(self, components: Components) -> None:
+        self._parts = components
+        self._listing = ModelListing(components.settings.providers.by_name, components.upstream)
+
+    async def index(self) -> Response:
+        """What this is."""
+        return json_response(
+            {
+                "name": "MemoryRouter",
+                "version": VERSION,
+                "runtime": "trio",
+                "status": "ok",
+                "storage": "sqlite",
+                "docs": "/openapi.json",
+                "endpoints": {"chat": "/v1/chat/completions", "memory": "/v1/memory/prepare"},
+            }
+        )
+
+    async def livez(self) -> Response:
+        """The process answers."""
+        return json_response({"status": "ok"})
+
+    async def readyz(self) -> Response:
+        """Whether requests would be served; 503 with the reasons while not, also while draining."""
+        missing = self._parts.readiness.missing
+        status = "not ready" if missing else "ready"
+        return json_response({"status": status, "missing": missing}, 503 if missing else 200)
+
+    async def health(self) -> Response:
+        """The hosted product's health shape."""
+        now = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        body = {"status": "healthy", "timestamp": now, "environment": "self-hosted", "storage": "sqlite"}
+        return json_response({**body, "version": VERSION})
+
+    async def metrics(self) -> Response:
+        """Prometheus' text format."""
+        return Response(self._parts.metrics.render(), content_type=METRICS_CONTENT_TYPE)
+
+    async def create_key(self) -> Response:
+        """Mint a user key with a vault of its own. The key is shown here and never again."""
+        caller = await read_caller(self._parts)
+        caller.require_unsuffixed()
+        caller.require_account(user_keys_allowed=self._parts.settings.keys.any_key_mints)
+        name = key_name((await read_object(self._parts)).get("name"))
+        created = await create_user_key(
+            self._parts.store, caller.principal.account_number, name=name, created_ms=self._parts.now_ms()
+        )
+        return json_response(created, 201)
+
+    async def models(self) -> Response:
+        """Every model that this caller could name, in OpenAI's shape and in the hosted product's."""
+        caller = await read_caller(self._parts)
+        by_provider = await self._listing.models(caller.provider_key)
+        return json_response(models_body(by_provider, created_s=int(time.time())))
+
+
+def key_name(value: Any) -> str:
+    """The name of a new key; its length is checked where keys are made.
+
+    Raises:
+        InvalidRequest: not a string.
+    """
+    if value is None or value == "":
+        return KEY_NAME_DEFAULT
+    if not isinstance(value, str):
+        raise InvalidRequest("name must be a string.", field="name")
+    return value
+
+
+def models_body(by_provider: dict[str, list[str]], *, created_s: int) -> dict[str, Any]:
+    """Both published shapes in one object."""
+    names = [name for models in by_provider.values() for name in models]
+    return {
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": created_s, "owned_by": provider}
+            for provider, models in by_provider.items()
+            for name in models
+        ],
+        "providers": [{"provider": provider, "models": models} for provider, models in by_provider.items()],
+        "models": names,
+        "default": names[0] if names else LOCAL_RECALL_MODEL,
+        "catalog_updated": format_time(created_s * 1000),
+    }

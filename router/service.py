@@ -1,0 +1,134 @@
+"""The house: every lifetime of the server, nested. Read this file first.
+
+    store        the log and the directory of keys: everything durable
+      embedder     texts to vectors, for all vaults and requests
+        supervisor   Memory Key -> vault actor
+          upstream     one HTTP client per provider
+            server       Hypercorn around the Quart-Trio application
+
+Each opens inside the one before and closes before it, so shutting down is nothing but leaving the blocks: the server
+finishes its requests, the vaults empty their mailboxes, the store commits what is queued.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from actors.embedder import open_embedder
+from actors.store.sqlite import open_store
+from actors.supervisor import open_supervisor
+from actors.vault_actor import VaultLimits
+from models.embedding import EmbeddingModel, open_embedding_model
+from models.settings import Settings
+from router.admin import Administration, create_account
+from router.admin_socket import SOCKET_NAME, open_admin_socket
+from router.app import create_app
+from router.components import Components, Readiness, wall_clock_ms
+from router.observe import Metrics, log_event
+from router.recalling import Recaller
+from router.remembering import Rememberer
+from router.server import HARD_EXIT_GRACE_S, BoundAddress, bind, open_shutdown_signals, serve_app
+from router.streaming import CloseWithRequest
+from router.upstream import open_upstream
+
+MODELS_FOLDER = "models"
+
+
+async def serve(
+    settings: Settings,
+    *,
+    data_dir: Path,
+    announce: Callable[[str], None],
+    task_status: trio.TaskStatus[BoundAddress] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the server until SIGTERM or SIGINT, then drain and return.
+
+    Args:
+        data_dir: where everything durable lives; made if it is not there.
+        announce: gets the account key's line on the first start; it is never shown again.
+        task_status: gets the bound address once requests are served.
+
+    Raises:
+        SetupError: the port, the data directory, the model or the server key cannot be used.
+    """
+    drain_s = settings.server.drain_timeout_s
+    async with open_shutdown_signals(exit_within_s=drain_s * 2 + HARD_EXIT_GRACE_S) as shutdown:
+        listening = bind(settings.server)  # fails before anything is written
+        async with open_store(data_dir, settings=settings.store) as store:
+            encoder = await _open_model(data_dir, settings)
+            if not await store.has_account():
+                announce(await create_account(store, created_ms=wall_clock_ms()))
+            async with (
+                open_embedder(
+                    encoder,
+                    batch_texts_max=settings.embedding.batch_texts_max,
+                    interactive_max=settings.embedding.queue_interactive_max,
+                    bulk_max=settings.embedding.queue_bulk_max,
+                ) as embedder,
+                open_supervisor(
+                    store, embedder, settings.vaults, vault_limits(settings), drain_timeout_s=drain_s
+                ) as supervisor,
+                open_upstream(settings.providers.by_name) as upstream,
+                open_admin_socket(data_dir / SOCKET_NAME, Administration(store, now_ms=wall_clock_ms).perform),
+                trio.open_nursery() as background,
+            ):
+                metrics = Metrics()
+                for part, owner in (
+                    ("store", store), ("embedder", embedder), ("vaults", supervisor), ("upstream", upstream),
+                ):  # fmt: skip
+                    metrics.watch(part, owner.statistics)
+                readiness = Readiness()
+                app = create_app(
+                    Components(
+                        settings=settings,
+                        store=store,
+                        embedder=embedder,
+                        supervisor=supervisor,
+                        upstream=upstream,
+                        recaller=Recaller(
+                            embedder,
+                            supervisor,
+                            block_cache_s=settings.proxy.block_cache_s,
+                            clock=time.monotonic,
+                        ),
+                        rememberer=Rememberer(supervisor),
+                        metrics=metrics,
+                        readiness=readiness,
+                    )
+                )
+                background.start_soon(supervisor.resume)
+
+                async def shutdown_requested() -> None:
+                    readiness.set_ready("server")
+                    await shutdown.wait()
+                    readiness.set_missing("server", "shutting down")
+                    background.cancel_scope.cancel(reason="the server shuts down")
+
+                await serve_app(
+                    CloseWithRequest(app),
+                    settings.server,
+                    shutdown_trigger=shutdown_requested,
+                    listening=listening,
+                    task_status=task_status,
+                )
+        log_event("server_stopped")
+
+
+async def _open_model(data_dir: Path, settings: Settings) -> EmbeddingModel:
+    """Load the embedding model; the first start prepares its graph, which takes about a second."""
+    return await trio.to_thread.run_sync(
+        lambda: open_embedding_model(data_dir / MODELS_FOLDER, threads=settings.embedding.threads)
+    )
+
+
+def vault_limits(settings: Settings) -> VaultLimits:
+    """What vaults need to know of the settings."""
+    return VaultLimits(
+        repeat_window_s=settings.ingest.repeat_window_s,
+        chunk_tokens_max=settings.memory.chunk_tokens_max,
+        relevance_min=settings.recall.relevance_min,
+    )

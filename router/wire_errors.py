@@ -1,0 +1,47 @@
+"""Errors in the caller's wire format: the one place where an error becomes HTTP.
+
+Routes that speak a provider's format answer in that provider's error shape, for every status; our own routes answer
+`{"error", "code", "hint"}` (design section 12). Nothing but the error's own text goes out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from models.errors import InvalidRequest, MemoryRouterError
+from router.providers.base import WireFormat
+from router.providers.openai_chat import ChatCompletionsFormat
+
+_FORMATS: dict[str, WireFormat] = {"/v1/chat/completions": ChatCompletionsFormat()}
+"""Paths that speak a provider's format; every other path speaks our own."""
+
+
+def error_status(error: MemoryRouterError, path: str) -> int:
+    """The HTTP status; 507 belongs to our own routes only, SDKs know 503."""
+    return 503 if error.status == 507 and _format_of(path) else error.status
+
+
+def error_body(error: MemoryRouterError, path: str) -> bytes:
+    """The JSON body of an error on this path."""
+    field = error.field if isinstance(error, InvalidRequest) else None
+    wire_format = _format_of(path)
+    if wire_format is not None:
+        message = f"{error.message} {error.hint}".strip()
+        return wire_format.error_body(message, status=error_status(error, path), code=error.code, field=field)
+    body: dict[str, Any] = {"error": error.message, "code": error.code}
+    if error.hint:
+        body["hint"] = error.hint
+    if field:
+        body["field"] = field
+    return msgspec.json.encode(body)
+
+
+def error_headers(error: MemoryRouterError) -> dict[str, str]:
+    """Headers that belong to an error."""
+    return {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+
+
+def _format_of(path: str) -> WireFormat | None:
+    return _FORMATS.get(path.rstrip("/"))
