@@ -19,7 +19,7 @@ ITEMS_MAX = 5
 
 _OTHER_CHARACTERS_MAX = 300
 _CHARACTERS_PER_TOKEN = 4
-_PIECE = re.compile(r"\s*\S+\s*")
+_PIECE = re.compile(r"\s*\S+\s*|\s+")
 _PIECE_CHARACTERS = 24
 NOTHING_FOUND = "I do not find anything about that in your memories."
 

@@ -218,6 +218,11 @@ class LimitedListener(trio.abc.Listener[trio.SocketStream]):
                 self._slots.release()
         return stream
 
+    @property
+    def free(self) -> int:
+        """How many further connections there is room for."""
+        return self._slots.value
+
     def release(self) -> None:
         """One connection has ended."""
         self._slots.release()

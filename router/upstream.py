@@ -8,6 +8,7 @@ two layers of retries multiply).
 from __future__ import annotations
 
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -24,7 +25,8 @@ REPLY_BYTES_MAX = 64 * 1024 * 1024
 
 _CLOSE_TIMEOUT_S = 2.0
 _KEEPALIVE_EXPIRY_S = 30.0  # below the idle limit of common load balancers (60 s), so we rarely write into a closed one
-_DECODED = frozenset({"gzip", "x-gzip", "deflate"})  # what httpx decodes without further packages
+_DECODED = frozenset({"gzip", "x-gzip", "deflate"})
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib recognises both headers with this window
 _TIMED_OUT: dict[type[Exception], str] = {
     httpx.ConnectTimeout: "accept a connection",
     httpx.WriteTimeout: "take the request",
@@ -50,7 +52,8 @@ class UpstreamResponse:
         self._response = response
         self._provider = provider
         self._idle_timeout_s = idle_timeout_s
-        self._chunks = response.aiter_bytes() if decoded else response.aiter_raw()
+        self._chunks = response.aiter_raw()
+        self._inflater = zlib.decompressobj(_GZIP_OR_ZLIB) if decoded else None
 
     @property
     def is_event_stream(self) -> bool:
@@ -65,6 +68,8 @@ class UpstreamResponse:
             chunk = b""
             while not chunk:
                 chunk = await anext(self._chunks)
+                if self._inflater is not None:
+                    chunk = self._inflater.decompress(chunk)
             return chunk
 
     async def read(self, *, bytes_max: int = REPLY_BYTES_MAX) -> bytes:
@@ -252,5 +257,5 @@ def _mapped_errors(provider: str) -> Iterator[None]:
         raise UpstreamError(
             f"The provider {provider} cannot be reached.", hint="Check its base_url and that it is running."
         ) from None
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, zlib.error):
         raise UpstreamError(f"The connection to the provider {provider} broke.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -245,7 +246,5 @@ def test_any_table_is_taken_or_refused_but_never_crashes(tables: dict[str, objec
     """Whatever TOML can hold in a section either converts or is a SettingError."""
     from models.settings_loading import _build_settings  # the tree below TOML's syntax
 
-    try:
+    with suppress(SettingError):
         _build_settings({"server": tables, "providers": {"openai": tables}}, {})
-    except SettingError as error:
-        assert str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -100,6 +100,7 @@ def test_usage_comes_in_a_chunk_of_its_own_when_asked_for() -> None:
 
 
 @given(st.text())
+@example(" \n")
 def test_pieces_join_to_the_text(text: str) -> None:
     """Also when it is only space, or empty."""
     assert "".join(split_pieces(text)) == text
