@@ -8,9 +8,9 @@ so that a question waits behind other questions only. Owns the lanes; must never
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import outcome
@@ -21,6 +21,9 @@ from models.embedding import TextEncoder
 from models.errors import Overloaded
 
 Lane = Literal["interactive", "bulk"]
+Offload = Callable[..., Awaitable[Any]]
+"""Runs a function outside Trio's thread, called as `trio.to_thread.run_sync` is."""
+
 BATCH_CHARACTERS_MAX = 4096
 """A batch stops growing here, so that one batch of long texts cannot hold its lane for long."""
 
@@ -37,8 +40,9 @@ class _Request:
 class _LaneQueue:
     """The waiting requests of one lane, and the task that serves them."""
 
-    def __init__(self, encoder: TextEncoder, *, requests_max: int, texts_max: int) -> None:
+    def __init__(self, encoder: TextEncoder, *, requests_max: int, texts_max: int, offload: Offload) -> None:
         self._encoder = encoder
+        self._offload = offload
         self._requests_max = requests_max
         self._texts_max = texts_max
         self._waiting: deque[_Request] = deque()
@@ -49,7 +53,7 @@ class _LaneQueue:
 
     async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if len(self._waiting) >= self._requests_max:
-            raise Overloaded(f"{self._requests_max} texts are waiting to be embedded.", retry_after_s=1)
+            raise Overloaded(f"{self._requests_max} requests wait for their embeddings.", retry_after_s=1)
         request = _Request(texts)
         self._waiting.append(request)
         self._arrived.set()
@@ -68,12 +72,19 @@ class _LaneQueue:
             if not self._waiting:
                 self._arrived = trio.Event()
                 await self._arrived.wait()
-            batch = self._take_batch()
-            texts = [text for request in batch for text in request.texts]
-            vectors = await trio.to_thread.run_sync(outcome.capture, self._encoder.encode, texts, limiter=self._limiter)
-            self.texts_done += len(texts)
-            self.batches_done += 1
-            _scatter(batch, vectors)
+            await self._serve_batch(self._take_batch())
+
+    async def _serve_batch(self, batch: list[_Request]) -> None:
+        """Encode a batch; should that fail, each request alone, so that nobody meets the error of another's text."""
+        texts = [text for request in batch for text in request.texts]
+        vectors = await self._offload(outcome.capture, self._encoder.encode, texts, limiter=self._limiter)
+        if isinstance(vectors, outcome.Error) and len(batch) > 1:
+            for request in batch:
+                await self._serve_batch([request])
+            return
+        self.texts_done += len(texts)
+        self.batches_done += 1
+        _scatter(batch, vectors)
 
     def _take_batch(self) -> list[_Request]:
         batch = [self._waiting.popleft()]
@@ -93,15 +104,11 @@ class _LaneQueue:
 
 
 def _scatter(batch: list[_Request], vectors: outcome.Outcome[NDArray[np.float32]]) -> None:
-    """Hand each request its rows, or the error of the batch."""
+    """Hand each request its rows, or the error of a batch of one."""
     start = 0
     for request in batch:
         stop = start + len(request.texts)
-        if isinstance(vectors, outcome.Error):
-            request.result = outcome.Error(vectors.error)  # one each: an outcome unwraps once
-        else:
-            assert isinstance(vectors, outcome.Value)
-            request.result = outcome.Value(vectors.value[start:stop])
+        request.result = outcome.Value(vectors.value[start:stop]) if isinstance(vectors, outcome.Value) else vectors
         request.done.set()
         start = stop
 
@@ -109,11 +116,14 @@ def _scatter(batch: list[_Request], vectors: outcome.Outcome[NDArray[np.float32]
 class Embedder:
     """Text to vectors, for everybody."""
 
-    def __init__(self, encoder: TextEncoder, *, batch_texts_max: int, interactive_max: int, bulk_max: int) -> None:
+    def __init__(
+        self, encoder: TextEncoder, *, batch_texts_max: int, interactive_max: int, bulk_max: int, offload: Offload
+    ) -> None:
         self.encoder = encoder
-        self._lanes: dict[Lane, _LaneQueue] = {
-            "interactive": _LaneQueue(encoder, requests_max=interactive_max, texts_max=batch_texts_max),
-            "bulk": _LaneQueue(encoder, requests_max=bulk_max, texts_max=batch_texts_max),
+        requests_max: dict[Lane, int] = {"interactive": interactive_max, "bulk": bulk_max}
+        self._lanes = {
+            lane: _LaneQueue(encoder, requests_max=most, texts_max=batch_texts_max, offload=offload)
+            for lane, most in requests_max.items()
         }
 
     @property
@@ -131,6 +141,7 @@ class Embedder:
 
         Raises:
             Overloaded: the lane's queue is full.
+            Exception: whatever the encoder raised on these texts.
         """
         return await self._lanes[lane].encode(texts)
 
@@ -154,10 +165,24 @@ class Embedder:
 
 @asynccontextmanager
 async def open_embedder(
-    encoder: TextEncoder, *, batch_texts_max: int = 16, interactive_max: int = 1024, bulk_max: int = 256
+    encoder: TextEncoder,
+    *,
+    batch_texts_max: int = 16,
+    interactive_max: int = 1024,
+    bulk_max: int = 256,
+    offload: Offload = trio.to_thread.run_sync,
 ) -> AsyncIterator[Embedder]:
-    """Run the embedder's lanes for the length of the block."""
-    embedder = Embedder(encoder, batch_texts_max=batch_texts_max, interactive_max=interactive_max, bulk_max=bulk_max)
+    """Run the embedder's lanes for the length of the block.
+
+    Args:
+        batch_texts_max: texts of one batch; a single request may bring more and is then a batch of its own.
+        interactive_max: requests that may wait in the lane of questions.
+        bulk_max: requests that may wait in the lane of memories.
+        offload: where the encoder runs; tests put something without threads here.
+    """
+    embedder = Embedder(
+        encoder, batch_texts_max=batch_texts_max, interactive_max=interactive_max, bulk_max=bulk_max, offload=offload
+    )
     async with trio.open_nursery() as lanes:
         lanes.start_soon(embedder._serve)
         yield embedder

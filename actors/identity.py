@@ -12,6 +12,15 @@ import hashlib
 from models.memory import Memory, Message, Source
 
 Digest = bytes
+Identity = tuple[str] | tuple[str | None, str, str, int | None]
+"""What makes two messages of one exchange the same."""
+
+
+def identity(message: Message) -> Identity:
+    """The client's id, else session, role, content and given time."""
+    if message.external_id is not None:
+        return (message.external_id,)
+    return message.session_id, message.role, message.content, message.timestamp_ms
 
 
 def content_digest(session_id: str | None, role: str, content: str, timestamp_ms: int | None = None) -> Digest:

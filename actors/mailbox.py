@@ -2,7 +2,7 @@
 
 A mailbox has two kinds of places. `ask` waits for one of `messages_max` ordinary places until its deadline. A
 `Reservation` owns one of `reserved_max` places from before the work that it will report, so that telling the actor about
-a finished conversation can never block and never fail for want of room.
+a finished conversation can never block and never fail for want of room. Either kind is free again when the actor takes the message.
 
 Closing the send side is passivation: Trio still delivers what is buffered, then `EndOfChannel`.
 """
@@ -10,6 +10,7 @@ Closing the send side is passivation: Trio still delivers what is buffered, then
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -22,25 +23,25 @@ from models.messages import AnyMessage, Reply, describe
 class Envelope:
     """A message on its way: where the reply goes, and until when anybody wants it."""
 
-    __slots__ = ("_places", "_reply_to", "deadline", "message")
+    __slots__ = ("_free_place", "_reply_to", "deadline", "message")
 
     def __init__(
         self,
         message: AnyMessage,
         reply_to: trio.MemorySendChannel[Reply | MemoryRouterError] | None,
         deadline: float,
-        places: trio.Semaphore | None,
+        free_place: Callable[[], None],
     ) -> None:
         self.message = message
         self.deadline = deadline
         self._reply_to = reply_to
-        self._places = places
+        self._free_place: Callable[[], None] | None = free_place
 
     def taken(self) -> None:
-        """The actor has it in hand: the ordinary place is free again."""
-        if self._places is not None:
-            self._places.release()
-            self._places = None
+        """The actor has it in hand: its place in the mailbox is free again."""
+        if self._free_place is not None:
+            self._free_place()
+            self._free_place = None
 
     def reply(self, result: Reply | MemoryRouterError) -> None:
         """Answer. A caller that has gone is not an error."""
@@ -52,7 +53,7 @@ class Envelope:
         self._reply_to = None
 
     def drop(self) -> None:
-        """Close without an answer: the caller sees `VaultUnavailable`."""
+        """Let go without an answer: the caller sees `VaultUnavailable`. After a reply this changes nothing."""
         self.taken()
         if self._reply_to is not None:
             self._reply_to.close()
@@ -88,7 +89,7 @@ class Mailbox:
         await self._acquire_place(deadline)
         send, receive = trio.open_memory_channel[Reply | MemoryRouterError](1)
         try:
-            self._send.send_nowait(Envelope(message, send, deadline, self._places))
+            self._send.send_nowait(Envelope(message, send, deadline, self._places.release))
         except trio.ClosedResourceError:
             self._places.release()
             raise
@@ -110,7 +111,7 @@ class Mailbox:
         """
         await self._acquire_place(math.inf)
         try:
-            self._send.send_nowait(Envelope(message, None, math.inf, self._places))
+            self._send.send_nowait(Envelope(message, None, math.inf, self._places.release))
         except trio.ClosedResourceError:
             self._places.release()
             raise
@@ -151,12 +152,15 @@ class Mailbox:
 
     @property
     def reserved(self) -> int:
-        """Reserved places in use."""
+        """Reserved places in use, by work under way and by messages in the queue."""
         return self._reserved_max - self._reserved_free
+
+    def _free_reserved(self) -> None:
+        self._reserved_free += 1
 
 
 class Reservation:
-    """One reserved place in a mailbox, used at most once."""
+    """One reserved place in a mailbox, used at most once: the message takes it over."""
 
     __slots__ = ("_mailbox", "_open")
 
@@ -167,19 +171,20 @@ class Reservation:
     def send(self, message: AnyMessage) -> ReplySlot:
         """Tell the actor; cannot block. Returns where its reply will be. A closed mailbox leaves the reply empty."""
         assert self._open, "a reservation sends once"
+        self._open = False
         send, receive = trio.open_memory_channel[Reply | MemoryRouterError](1)
+        envelope = Envelope(message, send, math.inf, self._mailbox._free_reserved)
         try:
-            self._mailbox._send.send_nowait(Envelope(message, send, math.inf, None))
+            self._mailbox._send.send_nowait(envelope)
         except trio.ClosedResourceError:
-            send.close()
-        self.release()
+            envelope.drop()
         return ReplySlot(receive)
 
     def release(self) -> None:
         """Give the place back; harmless when it was given back before."""
         if self._open:
             self._open = False
-            self._mailbox._reserved_free += 1
+            self._mailbox._free_reserved()
 
 
 class ReplySlot:
@@ -191,7 +196,7 @@ class ReplySlot:
         self._receive = receive
 
     async def wait(self, *, timeout_s: float) -> Any:
-        """The reply.
+        """The reply; wait for it once.
 
         Raises:
             DeadlineExceeded: none within `timeout_s`.

@@ -12,175 +12,45 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
 
 from actors.embedder import Embedder
-from actors.mailbox import Mailbox, ReplySlot, Reservation
+from actors.entry import Entry
+from actors.mailbox import Mailbox
+from actors.pin import Pin, Receipt
 from actors.restart import RestartPolicy
-from actors.store.protocol import Commit, Store
+from actors.store.protocol import Store
 from actors.vault_actor import VaultActor, VaultLimits
 from actors.working_set import WorkingSet
 from models.errors import (
     DeadlineExceeded,
     MemoryRouterError,
     ShuttingDown,
+    StoreUnavailable,
     VaultQuarantined,
     VaultUnavailable,
 )
 from models.ids import VaultNumber, VaultRef
-from models.memory import Exchange, InboxRow
-from models.messages import AnyMessage, Apply, Barrier
+from models.messages import AnyMessage, Barrier
 from models.settings import VaultSettings
+
+__all__ = ["Pin", "Receipt", "Supervisor", "open_supervisor"]
 
 logger = logging.getLogger(__name__)
 
 FORWARDS_MAX = 4096
 """Erased vaults whose successor is remembered, for requests that were under way when they were erased."""
 
+PIN_TIMEOUT_S = 10.0
+ERASE_TIMEOUT_S = 60.0
 RESUME_TIMEOUT_S = 60.0
-COMMIT_TIMEOUT_S = 30.0
-
 
 SWEEP_INTERVAL_S = 1.0
 """How often idle and surplus vaults are looked for; a sweep stops at the first vault that may stay."""
-
-
-class Receipt:
-    """What became of an exchange that was handed over: first durable, then taken into memory."""
-
-    __slots__ = ("_commit", "_slot")
-
-    def __init__(self) -> None:
-        self._commit: Commit | None = None
-        self._slot: ReplySlot | None = None
-
-    @property
-    def durable(self) -> bool:
-        """Whether it is durable already."""
-        return self._commit is not None and self._commit.durable
-
-    async def wait_durable(self, *, timeout_s: float = COMMIT_TIMEOUT_S) -> None:
-        """Return once the exchange is durable; any search that starts afterwards finds it.
-
-        Raises:
-            StorageFull, StoreUnavailable: nothing was stored.
-            DeadlineExceeded: the commit is still under way after `timeout_s`.
-        """
-        assert self._commit is not None
-        with trio.move_on_after(timeout_s) as waiting:
-            await self._commit.wait_durable()
-        if waiting.cancelled_caught:
-            raise DeadlineExceeded(f"The commit took longer than {timeout_s:g} s.")
-
-    async def wait_applied(self, *, timeout_s: float) -> Any:
-        """The vault's `Applied`, once the exchange is durable and taken into memory.
-
-        Raises:
-            StorageFull, StoreUnavailable: nothing was stored.
-            DeadlineExceeded, VaultUnavailable: it may be durable, but its counts are not known yet.
-        """
-        await self.wait_durable(timeout_s=timeout_s)
-        if self._slot is None:
-            raise VaultUnavailable("The exchange is stored, but its vault was closed before it could be counted.")
-        return await self._slot.wait(timeout_s=timeout_s)
-
-
-class Pin:
-    """A vault held in memory, with a reserved place for one hand-over, from before the provider is called.
-
-    Use it as a context manager, or call `close` when nothing will be handed over any more.
-    """
-
-    __slots__ = ("_entry", "_open", "_reservation", "_supervisor")
-
-    def __init__(self, supervisor: Supervisor, entry: _Entry, reservation: Reservation) -> None:
-        self._supervisor = supervisor
-        self._entry = entry
-        self._reservation: Reservation | None = reservation
-        self._open = True
-        entry.pins += 1
-
-    def submit(self, exchanges: Sequence[Exchange]) -> Receipt:
-        """Put finished exchanges into the committer's queue. A plain function: it cannot be cancelled halfway.
-
-        Raises:
-            Overloaded, ShuttingDown: the store takes nothing now; nothing was stored.
-        """
-        assert self._reservation is not None, "a pin hands over once"
-        entry, reservation = self._supervisor._landing(self._entry, self._reservation)
-        receipt = Receipt()
-
-        def settled(rows: list[InboxRow]) -> None:
-            entry.pins -= 1
-            if rows:
-                receipt._slot = reservation.send(Apply(tuple(rows)))
-            else:
-                reservation.release()
-
-        entry.pins += 1  # held until the actor knows, however early this pin is closed
-        self._reservation = None
-        try:
-            receipt._commit = self._supervisor.store.accept_nowait(entry.vault, exchanges, settled)
-        except MemoryRouterError:
-            settled([])
-            raise
-        return receipt
-
-    def close(self) -> None:
-        """Let the vault go; harmless a second time. What was submitted goes its way."""
-        if self._open:
-            self._open = False
-            self._entry.pins -= 1
-            if self._reservation is not None:
-                self._reservation.release()
-
-    def __enter__(self) -> Pin:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class _Entry:
-    """One vault's row in the routing table."""
-
-    __slots__ = (
-        "actor",
-        "closed",
-        "gone",
-        "mailbox",
-        "pins",
-        "quarantined_until_s",
-        "restarts",
-        "scope",
-        "vault",
-    )
-
-    def __init__(self, vault: VaultRef, mailbox: Mailbox, restarts: RestartPolicy) -> None:
-        self.vault = vault
-        self.mailbox = mailbox
-        self.restarts = restarts
-        self.actor: VaultActor | None = None
-        self.pins = 0
-        self.closed = trio.Event()
-        self.gone = trio.Event()
-        self.quarantined_until_s = 0.0
-        self.scope = trio.CancelScope(shield=True)  # ends by passivation, erasure or the drain deadline only
-
-    @property
-    def idle(self) -> bool:
-        """Could leave memory without disturbing anybody."""
-        busy = self.actor is None or self.actor.busy
-        return not (self.closed.is_set() or self.pins or self.mailbox.waiting or self.mailbox.reserved or busy)
-
-    def close(self) -> None:
-        """Begin passivation: what the mailbox holds is still handled."""
-        self.closed.set()
-        self.mailbox.close()
 
 
 class Supervisor:
@@ -199,7 +69,7 @@ class Supervisor:
         self._settings = settings
         self._limits = limits
         self._vaults = vaults
-        self._entries: dict[VaultNumber, _Entry] = {}
+        self._entries: dict[VaultNumber, Entry] = {}
         self._forwards: OrderedDict[VaultNumber, VaultRef] = OrderedDict()
         self._working_set = WorkingSet(
             memory_max_bytes=settings.memory_max_bytes,
@@ -222,10 +92,7 @@ class Supervisor:
         """
         deadline = trio.current_time() + timeout_s
         while True:
-            with trio.move_on_at(deadline) as waiting:
-                entry = await self._entry(vault)
-            if waiting.cancelled_caught:
-                raise DeadlineExceeded(f"The vault was not ready within {timeout_s:g} s.")
+            entry = await self._entry(vault, deadline)
             try:
                 return await entry.mailbox.ask(message, timeout_s=max(0.0, deadline - trio.current_time()))
             except trio.ClosedResourceError:
@@ -235,27 +102,34 @@ class Supervisor:
         """Hold a vault in memory with a reserved place for one hand-over.
 
         Raises:
-            Overloaded, VaultQuarantined, ShuttingDown: no place now.
+            Overloaded, DeadlineExceeded, VaultQuarantined, ShuttingDown: no place now.
         """
-        entry = await self._entry(vault)
-        return Pin(self, entry, entry.mailbox.reserve_nowait())
+        entry = await self._entry(vault, trio.current_time() + PIN_TIMEOUT_S)
+        return Pin(entry, self.store, successor=self._successor)
 
     async def erase(self, vault: VaultRef) -> None:
         """Shred a vault. When this returns its old rows are unreadable and its keys open an empty vault.
 
+        Once begun it goes on when its caller is cancelled: half an erasure would leave the old content in memory.
+
         Raises:
-            StorageFull, StoreUnavailable: nothing was deleted.
+            StorageFull, StoreUnavailable: it is not certain that anything was deleted; ask again.
         """
         async with self._erasing:
-            old = self.current(vault)
-            self._forwards[old.number] = await self.store.replace_vault(old)
-            while len(self._forwards) > FORWARDS_MAX:
-                self._forwards.popitem(last=False)
-            entry = self._entries.get(old.number)
-            if entry is not None:
-                entry.close()
-                entry.scope.cancel(reason="the vault was erased")
-                await entry.gone.wait()
+            with trio.move_on_after(ERASE_TIMEOUT_S, shield=True) as erasing:
+                await self._replace(self.current(vault))
+            if erasing.cancelled_caught:
+                raise StoreUnavailable("The vault could not be erased in time; ask again until it is.")
+
+    async def _replace(self, old: VaultRef) -> None:
+        self._forwards[old.number] = await self.store.replace_vault(old)
+        while len(self._forwards) > FORWARDS_MAX:
+            self._forwards.popitem(last=False)
+        entry = self._entries.get(old.number)
+        if entry is not None:
+            entry.close()
+            entry.scope.cancel(reason="the vault was erased")
+            await entry.gone.wait()
 
     async def resume(self) -> None:
         """Hydrate, one after the other, the vaults whose exchanges wait in the inbox since an earlier run."""
@@ -285,14 +159,17 @@ class Supervisor:
 
     # The routing table.
 
-    async def _entry(self, vault: VaultRef) -> _Entry:
-        while True:
-            entry = self._entry_nowait(vault)
-            if not entry.closed.is_set():
-                return entry
-            await entry.gone.wait()
+    async def _entry(self, vault: VaultRef, deadline: float) -> Entry:
+        """The vault's entry, not closing: one that is leaving memory is waited for, and made anew."""
+        with trio.move_on_at(deadline):
+            while True:
+                entry = self._entry_nowait(vault)
+                if not entry.closed.is_set():
+                    return entry
+                await entry.gone.wait()
+        raise DeadlineExceeded("The vault was not ready in time.")
 
-    def _entry_nowait(self, vault: VaultRef) -> _Entry:
+    def _entry_nowait(self, vault: VaultRef) -> Entry:
         """The vault's entry, made on first use; it may be closing. Synchronous, so that nobody can make a second."""
         vault = self.current(vault)
         now_s = trio.current_time()
@@ -301,73 +178,82 @@ class Supervisor:
             if self._draining:
                 raise ShuttingDown("The server is shutting down.", retry_after_s=1)
             entry = self._start(vault)
-        if entry.quarantined_until_s > now_s:
-            wait_s = math.ceil(entry.quarantined_until_s - now_s)
+        if entry.quarantined_until_s is not None:
+            wait_s = max(1, math.ceil(entry.quarantined_until_s - now_s))
             raise VaultQuarantined("The vault failed repeatedly and is resting.", retry_after_s=wait_s)
         self._working_set.touch(vault.number, now_s)
         return entry
 
-    def _start(self, vault: VaultRef) -> _Entry:
+    def _start(self, vault: VaultRef) -> Entry:
         settings = self._settings
         mailbox = Mailbox(messages_max=settings.mailbox_messages_max, reserved_max=settings.exchanges_max)
         restarts = RestartPolicy(restarts_max=settings.restarts_max, window_s=settings.restart_window_s)
-        entry = self._entries[vault.number] = _Entry(vault, mailbox, restarts)
+        entry = self._entries[vault.number] = Entry(vault, mailbox, restarts)
         self._vaults.start_soon(self._live, entry, name=f"vault {vault.number}")
         return entry
 
-    def _landing(self, entry: _Entry, reservation: Reservation) -> tuple[_Entry, Reservation]:
-        """Where a pinned exchange goes: its own entry, or that of the vault that replaced it meanwhile."""
+    def _successor(self, entry: Entry) -> Entry:
+        """The entry of the vault that replaced this one's when it was erased, or the same."""
         vault = self.current(entry.vault)
-        if vault.number == entry.vault.number:
-            return entry, reservation
-        reservation.release()
-        landing = self._entry_nowait(vault)
-        return landing, landing.mailbox.reserve_nowait()
+        if vault == entry.vault:
+            return entry
+        successor = self._entry_nowait(vault)
+        if successor.closed.is_set():
+            raise VaultUnavailable("The vault is just leaving memory.")
+        return successor
 
     # The life of one vault.
 
-    async def _live(self, entry: _Entry) -> None:
-        """Run the actor, restart it when it crashes, and take the entry out when it has ended."""
-        with entry.scope:
-            try:
-                while not await self._incarnation(entry):
+    async def _live(self, entry: Entry) -> None:
+        """Let a vault live, and take its entry out when it has ended."""
+        try:
+            with entry.scope:
+                while not await self._incarnation(entry) and await self._may_restart(entry):
                     pass
-            finally:
-                entry.mailbox.close()
-                entry.mailbox.drop_all()
-                del self._entries[entry.vault.number]
-                self._working_set.remove(entry.vault.number)
-                entry.gone.set()
+        except Exception as error:  # it crashed in the moment in which it was cancelled: the end all the same
+            self._note_crash(entry, error)
+        finally:
+            entry.close()
+            entry.mailbox.drop_all()
+            del self._entries[entry.vault.number]
+            self._working_set.remove(entry.vault.number)
+            entry.gone.set()
 
-    async def _incarnation(self, entry: _Entry) -> bool:
-        """One run of the actor; True when it ended by passivation, False when it crashed and shall start again."""
+    async def _incarnation(self, entry: Entry) -> bool:
+        """One run of the actor; True when it ended by passivation, False when it crashed."""
         actor = entry.actor = VaultActor(
             entry.vault, entry.mailbox, self.store, self.embedder, self._limits, self._hydrations,
+            rows_sent=entry.rows_sent,
             resized=lambda size_bytes: self._working_set.resize(entry.vault.number, size_bytes),
         )  # fmt: skip
         self._counters["hydrated"] += 1
         try:
             await actor.run()
         except Exception as error:  # the edge of one vault: its crash must not touch the others
-            self._counters["crashed"] += 1
-            logger.error("vault_crashed", extra={"vault": entry.vault.number, "error": root_cause(error)})
-            await self._after_crash(entry)
+            self._note_crash(entry, error)
             return False
         self._counters["passivated"] += 1
         return True
 
-    async def _after_crash(self, entry: _Entry) -> None:
+    def _note_crash(self, entry: Entry, error: Exception) -> None:
+        self._counters["crashed"] += 1
+        logger.error("vault_crashed", extra={"vault": entry.vault.number, "error": root_cause(error)})
+
+    async def _may_restart(self, entry: Entry) -> bool:
+        """Whether a crashed actor starts again: at once, or after a quarantine. Not when its mailbox closes meanwhile."""
         now_s = trio.current_time()
         if entry.restarts.may_restart(now_s):
-            return
+            return True
+        rest_s = self._settings.quarantine_s
         self._counters["quarantined"] += 1
-        entry.quarantined_until_s = now_s + self._settings.quarantine_s
-        logger.error("vault_quarantined", extra={"vault": entry.vault.number, "seconds": self._settings.quarantine_s})
-        entry.mailbox.drop_all()  # nobody should wait for an answer that cannot come
-        with trio.move_on_after(self._settings.quarantine_s):
-            await entry.closed.wait()
-        entry.quarantined_until_s = 0.0
+        logger.error("vault_quarantined", extra={"vault": entry.vault.number, "seconds": rest_s})
+        entry.quarantined_until_s = now_s + rest_s
+        with trio.move_on_after(rest_s) as rest:
+            async for envelope in entry.mailbox.receive:
+                envelope.drop()  # nobody should wait for an answer that cannot come
+        entry.quarantined_until_s = None
         entry.restarts.reset()
+        return rest.cancelled_caught
 
     async def _sweep(self) -> None:
         """Passivate idle vaults, and the least recently used ones when memory is over its budget."""

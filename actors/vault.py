@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.catalogue import Catalogue
-from actors.identity import KnownMessages
+from actors.identity import Identity, KnownMessages, identity
 from actors.index import ExactIndex
 from actors.lexicon import Lexicon
 from actors.ranking import Ranked, RankQuery, is_relevant, rank
@@ -57,6 +57,15 @@ def analyse(content: str, encoder: TextEncoder, chunk_tokens_max: int) -> Analys
         tokens=encoder.count_tokens(content),
         small_talk=is_small_talk(content),
     )
+
+
+def unanalysed(content: str) -> Analysis:
+    """What is known of a message that the tokeniser cannot read: one chunk, found by all of its words."""
+    return Analysis(((0, len(content)),), (tuple(terms(content)),), tokens=0, small_talk=False)
+
+
+TextsToEmbed = list[tuple[int, list[str]]]
+"""Memories by seq, each with the texts of its chunks."""
 
 
 class Vault:
@@ -147,15 +156,13 @@ class Vault:
 
     def _unknown(self, exchange: Exchange) -> list[int]:
         unknown = []
-        seen: set[tuple[str | None, ...]] = set()
+        new: set[Identity] = set()
         for position, message in enumerate(exchange.messages):
-            twin = (message.external_id,) if message.external_id else (
-                message.session_id, message.role, message.content, str(message.timestamp_ms)
-            )  # fmt: skip
+            twin = identity(message)
             known = self._known.knows(message, source=exchange.source, accepted_ms=exchange.accepted_ms)
-            if not known and twin not in seen:
+            if not known and twin not in new:
                 unknown.append(position)
-            seen.add(twin)
+                new.add(twin)
         return unknown
 
     def _place(self, memory: Memory, chunk_terms: Sequence[Sequence[str]]) -> None:
@@ -172,9 +179,9 @@ class Vault:
         self._to_embed.append(seq)
         self._unembedded.add(seq)
 
-    def next_to_embed(self, *, chunks_max: int) -> list[tuple[int, list[str]]]:
-        """Memories to embed next, each with the texts of its chunks; handed out once."""
-        batch: list[tuple[int, list[str]]] = []
+    def next_to_embed(self, *, chunks_max: int) -> TextsToEmbed:
+        """Memories to embed next, of about `chunks_max` chunks together, at least one; handed out once."""
+        batch: TextsToEmbed = []
         chunks = 0
         while self._to_embed and chunks < chunks_max:
             seq = self._to_embed.popleft()
@@ -192,11 +199,6 @@ class Vault:
         if len(vectors):
             self._index.put(self._catalogue.chunks_of(seq), vectors)
             self._vectors[seq] = vectors
-
-    @property
-    def to_embed(self) -> bool:
-        """Whether `next_to_embed` would hand anything out."""
-        return bool(self._to_embed)
 
     @property
     def pending(self) -> int:
@@ -253,14 +255,14 @@ class Vault:
     def _rank(self, query: Recall | Search, *, limit: int, small_talk: bool) -> Ranked:
         scope = query.scope
         vector = np.frombuffer(query.vector, dtype="<f4")
-        whole = self._catalogue.session_number(scope.session_id) if scope.whole_vault else None
+        prefers = scope.whole_vault and scope.session_id is not None
         return rank(
             RankQuery(
                 lexical=self._lexicon.match(terms(query.text)),
                 dense=self._index.match(vector, candidates=CANDIDATES) if len(vector) else None,
                 eligible=self._catalogue.eligible(scope, small_talk=small_talk),
                 limit=limit,
-                preferred_session=whole,
+                preferred_session=self._catalogue.session_number(scope.session_id) if prefers else None,
             ),
             self._catalogue.arrays(),
         )
@@ -320,5 +322,6 @@ class Vault:
             self._catalogue.remove(seq)
             self._known.remove(memory)
             self._unembedded.discard(seq)
+            self._unwritten.pop(seq, None)
             self._vectors.pop(seq, None)
             self._text_bytes -= len(memory.content) + MEMORY_BYTES

@@ -1,8 +1,11 @@
 """The actor of one vault: hydrate, take one message at a time, passivate.
 
-Only a turn touches the vault. Two child tasks work beside the turns and never look into it: one has pending texts
+Only a turn touches the vault. Two child tasks work beside the turns on what a turn has handed them: one has texts
 embedded and posts the vectors to the same mailbox, one writes finished steps to the store. Reads therefore never wait
 behind embedding or behind a commit; a memory that is not embedded yet is found by its words.
+
+Whatever the actor holds can be read from the store again, so it may end at any moment: its next incarnation begins
+with what is durable.
 """
 
 from __future__ import annotations
@@ -21,8 +24,15 @@ from numpy.typing import NDArray
 from actors.embedder import Embedder
 from actors.mailbox import Envelope, Mailbox
 from actors.store.protocol import Materialisation, VaultStore
-from actors.vault import Analysis, Vault, analyse
-from models.errors import DeadlineExceeded, MemoryRouterError, StorageFull, StoreUnavailable
+from actors.vault import Analysis, TextsToEmbed, Vault, analyse, unanalysed
+from models.errors import (
+    DeadlineExceeded,
+    MemoryRouterError,
+    NotFound,
+    Overloaded,
+    StorageFull,
+    StoreUnavailable,
+)
 from models.ids import VaultRef
 from models.memory import InboxRow, Message
 from models.messages import (
@@ -50,10 +60,19 @@ OFFLOAD_CHARACTERS_MIN = 20_000
 """Texts longer than this are split and stemmed in a thread; below, the hop costs more than it saves."""
 
 EMBED_CHUNKS_MAX = 16
+EMBED_ATTEMPTS_MAX = 3
 STORE_TIMEOUT_S = 30.0
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 5.0
-EMBED_ATTEMPTS_MAX = 3
+
+WRITE_TIMEOUT_S = 120.0
+"""A step whose fate is unknown after this long ends the incarnation; the next one reads what became of it."""
+
+WRITE_ATTEMPTS_MAX = 10
+"""About 20 s: a store that refuses a step for longer may hold it already, so the incarnation ends and loads again."""
+
+WRITE_GRACE_S = 5.0
+"""How long the end of an incarnation waits for the write under way, so that the next one does not read before it."""
 
 
 class LifeCycle(enum.Enum):
@@ -85,8 +104,16 @@ class VaultActor:
         limits: VaultLimits,
         hydrations: trio.CapacityLimiter,
         *,
+        rows_sent: int,
         resized: Callable[[int], None],
     ) -> None:
+        """Make an actor; `run` lets it live.
+
+        Args:
+            hydrations: how many vaults may load at once.
+            rows_sent: the last inbox row whose `Apply` went into the mailbox before this incarnation.
+            resized: told the vault's size in bytes whenever it may have changed.
+        """
         self._ref = ref
         self._mailbox = mailbox
         self._store = store
@@ -99,11 +126,14 @@ class VaultActor:
             repeat_window_ms=int(limits.repeat_window_s * 1000),
             relevance_min=limits.relevance_min,
         )
-        self._texts_waiting = trio.Event()
+        self._read_through = rows_sent  # rows up to here were in the store when hydration read it
+        self._hydrated: dict[int, Applied] = {}  # what hydration made of rows whose `Apply` may be on its way
+        self._texts_out, self._texts_in = trio.open_memory_channel[TextsToEmbed](1)
         self._steps: list[Materialisation] = []  # finished, not written yet; the writer merges them
         self._steps_waiting = trio.Event()
         self._steps_settled = trio.Event()
         self._steps_settled.set()
+        self._writing = trio.Lock()  # held while the store works on a step
         self.life_cycle = LifeCycle.HYDRATING
 
     @property
@@ -115,15 +145,24 @@ class VaultActor:
         """Hydrate, serve the mailbox until its send side closes, and end."""
         async with self._hydrations:
             await self._hydrate()
+        async with trio.open_nursery() as writer:
+            writer.start_soon(self._write_steps)
+            try:
+                await self._serve()
+            finally:  # crashed or not; a cancellation from outside does not wait
+                with trio.move_on_after(WRITE_GRACE_S):
+                    await self._writing.acquire()
+                writer.cancel_scope.cancel(reason="the incarnation ends")
+        self._enter(LifeCycle.STOPPED)
+
+    async def _serve(self) -> None:
         self._enter(LifeCycle.ACTIVE)
         async with trio.open_nursery() as children:
             children.start_soon(self._embed_texts)
-            children.start_soon(self._write_steps)
             async for envelope in self._mailbox.receive:
                 await self._take(envelope)
             self._enter(LifeCycle.PASSIVATING)
             children.cancel_scope.cancel(reason="the vault passivates")
-        self._enter(LifeCycle.STOPPED)
 
     def _enter(self, life_cycle: LifeCycle) -> None:
         logger.debug(
@@ -144,10 +183,11 @@ class VaultActor:
             envelope.reply(await self._handle(envelope.message))
         except MemoryRouterError as error:
             envelope.reply(error)
-        except BaseException:
+        except Exception:
             logger.error("vault_turn_failed", extra={"vault": self._ref.number, "kind": describe(envelope.message)})
-            envelope.drop()
             raise
+        finally:
+            envelope.drop()
 
     async def _handle(self, message: AnyMessage) -> Reply:
         match message:
@@ -172,32 +212,41 @@ class VaultActor:
                 assert_never(message)
 
     async def _apply(self, rows: Iterable[InboxRow]) -> Applied:
-        vault = self._vault
-        memories, duplicates, chunks = vault.memories, vault.duplicates, vault.chunks
-        for row in rows:
-            if row.row_id > vault.last_row_id:  # else hydration read it from the inbox already
-                await self._take_in(row)
+        """Take rows in. One that hydration has read from the store is not taken twice, only reported."""
+        pause = _Pause()
+        outcomes = [
+            await self._take_in(row, pause)
+            if row.row_id > self._read_through
+            else self._hydrated.pop(row.row_id, _NOTHING)
+            for row in rows
+        ]
         self._after_change()
         return Applied(
-            stored=vault.memories - memories,
-            duplicates=vault.duplicates - duplicates,
-            chunks=vault.chunks - chunks,
+            stored=sum(outcome.stored for outcome in outcomes),
+            duplicates=sum(outcome.duplicates for outcome in outcomes),
+            chunks=sum(outcome.chunks for outcome in outcomes),
         )
 
-    async def _take_in(self, row: InboxRow) -> None:
+    async def _take_in(self, row: InboxRow, pause: _Pause) -> Applied:
         """Make memories of one row's new messages, in slices."""
-        pause = _Pause()
         new = self._vault.begin_row(row)
+        chunks = 0
         for message in new:
-            self._vault.add(row, message, await self._analyse(message))
+            memory = self._vault.add(row, message, await self._analyse(message))
+            chunks += len(memory.spans)
             await pause.after_slice()
         self._vault.end_row(row)
+        return Applied(stored=len(new), duplicates=len(row.exchange.messages) - len(new), chunks=chunks)
 
     async def _analyse(self, message: Message) -> Analysis:
         encoder, tokens_max = self._embedder.encoder, self._limits.chunk_tokens_max
-        if len(message.content) < OFFLOAD_CHARACTERS_MIN:
-            return analyse(message.content, encoder, tokens_max)
-        return await trio.to_thread.run_sync(analyse, message.content, encoder, tokens_max)
+        try:
+            if len(message.content) < OFFLOAD_CHARACTERS_MIN:
+                return analyse(message.content, encoder, tokens_max)
+            return await trio.to_thread.run_sync(analyse, message.content, encoder, tokens_max)
+        except Exception as error:  # the edge of the tokeniser: one strange text must not close its vault for ever
+            logger.error("analysis_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
+            return unanalysed(message.content)
 
     def _attach(self, message: Embedded) -> None:
         for seq, data in message.vectors.items():
@@ -213,15 +262,18 @@ class VaultActor:
             await self._steps_settled.wait()
             await self._store.delete_memories(self._ref, seqs)
         if waiting.cancelled_caught:
-            raise StoreUnavailable("The store did not delete the session in time; nothing was deleted.")
+            raise StoreUnavailable("The store did not delete the session in time; ask again until it is deleted.")
         self._vault.forget(seqs)
         self._after_change()
         return Forgotten(count=len(seqs))
 
     def _after_change(self) -> None:
+        """Hand on what a turn has left to do: a finished step to the writer, texts to the embedder, the size."""
         self._queue_step(self._vault.take_step(self._embedder.model_id))
-        if self._vault.to_embed:
-            self._texts_waiting.set()
+        if not self._texts_out.statistics().current_buffer_used:
+            texts = self._vault.next_to_embed(chunks_max=EMBED_CHUNKS_MAX)
+            if texts:
+                self._texts_out.send_nowait(texts)
         self._resized(self._vault.nbytes)
 
     def _queue_step(self, step: Materialisation | None) -> None:
@@ -244,33 +296,29 @@ class VaultActor:
             self._vault.load(memory, image.vectors.get(memory.seq))
             await pause.after_slice()
         for row in image.inbox:
-            await self._take_in(row)
+            self._hydrated[row.row_id] = await self._take_in(row, pause)
+        self._read_through = max(self._read_through, self._vault.last_row_id)
         self._after_change()
 
     # Children.
 
     async def _embed_texts(self) -> None:
-        """Have pending texts embedded, a few at a time, and post the vectors."""
-        while True:
-            batch = self._vault.next_to_embed(chunks_max=EMBED_CHUNKS_MAX)
-            if batch:
-                with_vectors = await self._embed(batch)
-                try:
-                    await self._mailbox.post(Embedded(with_vectors))
-                except trio.ClosedResourceError:
-                    return  # passivating: whoever hydrates next embeds what is left
-            else:
-                self._texts_waiting = trio.Event()
-                await self._texts_waiting.wait()
+        """Have texts embedded, a few at a time, and post the vectors; that turn hands out the next ones."""
+        async for texts in self._texts_in:
+            vectors = await self._embed(texts)
+            try:
+                await self._mailbox.post(Embedded(vectors))
+            except trio.ClosedResourceError:
+                return  # passivating: whoever hydrates next embeds what is left
 
-    async def _embed(self, batch: Sequence[tuple[int, list[str]]]) -> dict[int, bytes]:
-        """Vectors by seq. A text that fails again and again gets none: its words remain."""
+    async def _embed(self, batch: TextsToEmbed) -> dict[int, bytes]:
+        """Vectors by seq. A memory on whose texts the model fails again and again gets none: its words remain."""
         texts = [text for _, chunk_texts in batch for text in chunk_texts]
         parts = []
         for start in range(0, len(texts), EMBED_CHUNKS_MAX):
             part = await self._embed_part(texts[start : start + EMBED_CHUNKS_MAX])
             if part is None:
-                return {seq: b"" for seq, _ in batch}
+                return {batch[0][0]: b""} if len(batch) == 1 else await self._embed_singly(batch)
             parts.append(part)
         matrix = np.concatenate(parts)
         vectors: dict[int, bytes] = {}
@@ -280,20 +328,30 @@ class VaultActor:
             start += len(chunk_texts)
         return vectors
 
+    async def _embed_singly(self, batch: TextsToEmbed) -> dict[int, bytes]:
+        """One memory after the other, so that only the one that the model cannot read goes without."""
+        vectors: dict[int, bytes] = {}
+        for memory in batch:
+            vectors.update(await self._embed([memory]))
+        return vectors
+
     async def _embed_part(self, texts: Sequence[str]) -> NDArray[np.float16] | None:
-        """Vectors of a few texts, or None when the model fails on them repeatedly."""
-        delay_s = RETRY_FIRST_S
-        for _ in range(EMBED_ATTEMPTS_MAX):
+        """Vectors of a few texts, or None when the model fails on them repeatedly. A full queue is no failure."""
+        delays = _Delays()
+        failures = 0
+        while failures < EMBED_ATTEMPTS_MAX:
             try:
                 return (await self._embedder.encode(texts, lane="bulk")).astype("<f2")
+            except Overloaded:
+                pass
             except Exception as error:  # the edge of the model: memories must survive whatever it raises
+                failures += 1
                 logger.warning("embedding_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
-                await trio.sleep(delay_s)
-                delay_s = min(delay_s * 4, RETRY_LAST_S)
+            await delays.wait()
         return None
 
     async def _write_steps(self) -> None:
-        """Write steps to the store in order; one that fails is tried again until it succeeds or the actor ends."""
+        """Write steps to the store in order."""
         while True:
             while self._steps:
                 step = merge_steps(self._steps)
@@ -304,15 +362,23 @@ class VaultActor:
             await self._steps_waiting.wait()
 
     async def _write(self, step: Materialisation) -> None:
-        delay_s = RETRY_FIRST_S
+        """Write one step: on a full disk until there is room, on a failing store `WRITE_ATTEMPTS_MAX` times."""
+        delays = _Delays()
+        failures = 0
         while True:
             try:
-                await self._store.materialise(self._ref, step)
+                async with self._writing:
+                    with trio.fail_after(WRITE_TIMEOUT_S):
+                        await self._store.materialise(self._ref, step)
                 return
+            except NotFound:
+                return  # the vault was erased: nothing of it is kept, and the supervisor ends this actor
             except (StorageFull, StoreUnavailable) as error:
                 logger.warning("materialise_failed", extra={"vault": self._ref.number, "code": error.code})
-                await trio.sleep(delay_s)
-                delay_s = min(delay_s * 2, RETRY_LAST_S)
+                failures += isinstance(error, StoreUnavailable)
+                if failures >= WRITE_ATTEMPTS_MAX:
+                    raise
+            await delays.wait()
 
 
 def merge_steps(steps: Sequence[Materialisation]) -> Materialisation:
@@ -327,6 +393,22 @@ def merge_steps(steps: Sequence[Materialisation]) -> Materialisation:
         model_id=steps[-1].model_id,
         next_seq=steps[-1].next_seq,
     )
+
+
+_NOTHING = Applied(stored=0, duplicates=0, chunks=0)
+
+
+class _Delays:
+    """Pauses between attempts, doubling from `RETRY_FIRST_S` to `RETRY_LAST_S`."""
+
+    __slots__ = ("_next_s",)
+
+    def __init__(self) -> None:
+        self._next_s = RETRY_FIRST_S
+
+    async def wait(self) -> None:
+        await trio.sleep(self._next_s)
+        self._next_s = min(self._next_s * 2, RETRY_LAST_S)
 
 
 class _Pause:

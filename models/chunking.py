@@ -20,11 +20,12 @@ SHORT_TEXT_CHARACTERS_MAX = 200
 
 _LEAST_FILL = 0.3  # an earlier border than this share of a full chunk would leave a crumb behind
 
+# A run of marks is entered at its first only, else a long one would be tried again from each: quadratic time.
 _BORDER = re.compile(
     r"""
-      \n\s*+                                   # a line or a paragraph ends
-    | [.!?…]++ ["'\u201d\u2019)\]*_]*+ (?=\s)            # a sentence ends before white space
-    | [\u3002\uff01\uff1f]++ ["\'\u201d\u2019\u300d\u300f\uff09]*+  # or without it: 。
+      \n\s*+                                                             # a line or a paragraph ends
+    | (?<![.!?…])[.!?…]++ ["'\u201d\u2019)\]*_]*+ (?=\s)                 # a sentence ends before white space
+    | [\u3002\uff01\uff1f]++ ["'\u201d\u2019\u300d\u300f\uff09]*+        # or, in Chinese and Japanese, without
     """,
     re.VERBOSE,
 )

@@ -23,12 +23,11 @@ _STOP_WORDS_TEXT = """
     s t d m ll re ve aren couldn didn doesn don hadn hasn haven isn shouldn wasn weren won wouldn
 """
 STOP_WORDS = frozenset(_STOP_WORDS_TEXT.split())
-"""English words without a topic. Dropping them: LoCoMo any@5 61.3 to 64.5. "I", "my", "you" and their like
-are kept: who is meant tells a person's own statements from advice given to them (BEAM any@5 69.8 with, 63.7
-without)."""
+"""English words without a topic: dropping them gives LoCoMo any@1 41.3 instead of 38.8. "I", "my", "you" and
+their like are kept: who is meant tells a person's own statements from advice given to them (BEAM any@5 71.5
+instead of 67.0, LoCoMo unchanged)."""
 
-# Scripts written without spaces, and Hangul, which glues particles to its nouns: indexed by neighbouring
-# pairs.
+# Scripts written without spaces, and Hangul, which glues particles to its nouns: indexed in pairs.
 _SYLLABIC = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af"
 _KANA = "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
 _SOUTH_EAST_ASIAN = "\u0e01-\u0e4e\u0e80-\u0ece\u1000-\u103f\u1050-\u109f\u1780-\u17dd"

@@ -17,7 +17,7 @@ from models.errors import InvalidRequest, MemoryRouterError, MethodNotAllowed, N
 from router.bodies import too_large
 from router.components import Components
 from router.observe import describe_error, log_event
-from router.request_ids import begin_request, current_request_id
+from router.request_ids import current_request_id
 from router.routes.chat import chat_routes
 from router.routes.memory import memory_routes
 from router.routes.system import system_routes
@@ -91,7 +91,6 @@ def translate(error: HTTPException, *, body_max_bytes: int) -> MemoryRouterError
 def _add_measurement(app: QuartTrio, components: Components) -> None:
     @app.before_request
     async def begin() -> None:
-        begin_request()
         g.began_s = time.perf_counter()
 
     @app.after_request
@@ -100,7 +99,7 @@ def _add_measurement(app: QuartTrio, components: Components) -> None:
         route = request.url_rule.rule if request.url_rule is not None else "unknown"
         components.metrics.requests.increment(route, response.status_code)
         components.metrics.request_seconds.observe(took_s, route)
-        response.headers.setdefault("x-request-id", current_request_id())
+        _put_request_id(response)
         log_event(
             "request_done",
             level=logging.INFO if response.status_code < 500 else logging.WARNING,
@@ -110,3 +109,11 @@ def _add_measurement(app: QuartTrio, components: Components) -> None:
             ms=round(took_s * 1000, 1),
         )
         return response
+
+
+def _put_request_id(response: Response) -> None:
+    """Our id goes out, since it is the one in the logs; the provider's moves aside (reference/gateways.md 2f)."""
+    theirs = response.headers.get("x-request-id")
+    if theirs is not None:
+        response.headers["x-upstream-request-id"] = theirs
+    response.headers["x-request-id"] = current_request_id()

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+import trio
 
 from actors.store.protocol import Directory
-from models.errors import Forbidden, Unauthenticated
+from models.errors import Forbidden, StoreUnavailable, Unauthenticated
 from models.ids import Access, Credential, Principal, looks_like_memory_key, parse_key
 from models.settings import Secret
 
 _KEY_HEADERS = ("x-memory-key", "authorization", "x-api-key", "x-goog-api-key", "api-key")
 _PROVIDER_KEY_HEADERS = ("x-provider-key", *_KEY_HEADERS[1:])
+
+LOOKUP_TIMEOUT_S = 5.0
+"""Below the connect timeouts of SDKs' retries; a look-up takes a millisecond, and none when it is cached."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -60,9 +64,13 @@ async def authenticate(headers: Mapping[str, str], query: Mapping[str, str], dir
 
     Raises:
         Unauthenticated: no Memory Key, or a malformed, unknown or revoked one.
+        StoreUnavailable: the key could not be looked up in time.
     """
     credential = find_credential(headers, query)
-    principal = await directory.find_key(credential.key_hash)
+    with trio.move_on_after(LOOKUP_TIMEOUT_S) as waiting:
+        principal = await directory.find_key(credential.key_hash)
+    if waiting.cancelled_caught:
+        raise StoreUnavailable("The Memory Key could not be looked up in time.")
     if principal is None:
         raise Unauthenticated("Invalid or inactive memory key.", hint="Check the key; it may have been revoked.")
     return Caller(
@@ -90,8 +98,8 @@ def find_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> Cre
 
 def find_provider_key(headers: Mapping[str, str]) -> Secret:
     """The caller's own provider key: X-Provider-Key, or, beside X-Memory-Key, what the SDK's own header carries."""
-    names = _PROVIDER_KEY_HEADERS if looks_like_memory_key(headers.get("x-memory-key", "")) else ("x-provider-key",)
-    for name in names:
+    is_byok = looks_like_memory_key(_bare(headers.get("x-memory-key", "")))
+    for name in _PROVIDER_KEY_HEADERS if is_byok else _PROVIDER_KEY_HEADERS[:1]:
         value = _bare(headers.get(name, ""))
         if value and not looks_like_memory_key(value):
             return Secret(value)

@@ -15,7 +15,9 @@ import msgspec
 from models.errors import InvalidRequest, TooLarge, UnsupportedEncoding
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib recognises both headers with this window
+_GZIP_MEMBERS_MAX = 16
 JSON_DEPTH_MAX = 200
+_BOM = b"\xef\xbb\xbf"
 
 
 def decompress(body: bytes, encoding: str, *, bytes_max: int) -> bytes:
@@ -33,16 +35,27 @@ def decompress(body: bytes, encoding: str, *, bytes_max: int) -> bytes:
         return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise UnsupportedEncoding("Content-Encoding must be gzip, deflate or identity.")
-    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
-    try:
-        data = inflater.decompress(body, bytes_max + 1)
-    except zlib.error:
-        raise InvalidRequest("The body is not valid gzip data.", field="body") from None
-    if len(data) > bytes_max:
-        raise too_large(bytes_max)
-    if not inflater.eof:
-        raise InvalidRequest("The compressed body ends too early.", field="body")
-    return data
+    return _inflate(body, bytes_max=bytes_max)
+
+
+def _inflate(body: bytes, *, bytes_max: int) -> bytes:
+    """All members of the data: `cat a.gz b.gz` is one valid gzip file (RFC 1952, section 2.2)."""
+    data, rest, members = bytearray(), body, 0
+    while rest:
+        members += 1
+        inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+        try:
+            data += inflater.decompress(rest, bytes_max + 1 - len(data))
+        except zlib.error:
+            raise InvalidRequest("The body is not valid gzip data.", field="body") from None
+        if len(data) > bytes_max:
+            raise too_large(bytes_max)
+        if not inflater.eof:
+            raise InvalidRequest("The compressed body ends too early.", field="body")
+        if members == _GZIP_MEMBERS_MAX and inflater.unused_data:
+            raise InvalidRequest(f"The body has more than {_GZIP_MEMBERS_MAX} gzip members.", field="body")
+        rest = inflater.unused_data
+    return bytes(data)
 
 
 def too_large(bytes_max: int) -> TooLarge:
@@ -59,6 +72,8 @@ def decode_json(data: bytes | str) -> Any:
     Raises:
         InvalidRequest: not JSON, or nested deeper than the decoder allows.
     """
+    if isinstance(data, bytes):
+        data = data.removeprefix(_BOM)
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

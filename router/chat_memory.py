@@ -7,7 +7,7 @@ error. Knows nothing of the provider or of Quart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 
 import trio
@@ -15,21 +15,22 @@ import trio
 from actors.supervisor import Pin, Receipt, Supervisor
 from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded
 from models.ids import VaultRef
-from models.memory import Exchange, Message
+from models.memory import LOCAL_RECALL_MODEL, Exchange, Message
 from models.text import clean
 from router.observe import Metrics, log_event
 from router.options import MemoryOptions
-from router.providers.base import ChatRequest, Reply
-from router.recalling import NOTHING, Recaller, question_text
-from router.remembering import Rememberer, messages_of
+from router.providers.base import ChatRequest, Reply, Turn
+from router.recalling import NOTHING, Recaller, Recollection, question_text
+from router.remembering import MODEL_CHARACTERS_MAX, Rememberer, messages_of
 
 
 class ChatMemory:
-    """One request's memory. `recall` first, then `hand_off` at most once; `close` in any case."""
+    """One request's memory. `begin` first, then `hand_off` at most once; `close` in any case."""
 
     def __init__(
         self,
         chat: ChatRequest,
+        turns: Sequence[Turn],
         options: MemoryOptions,
         vault: VaultRef,
         *,
@@ -42,6 +43,7 @@ class ChatMemory:
         content_max_chars: int,
     ) -> None:
         self._chat = chat
+        self._turns = turns
         self._options = options
         self._vault = vault
         self._supervisor = supervisor
@@ -51,44 +53,60 @@ class ChatMemory:
         self._now_ms = now_ms
         self._request_id = request_id
         self._content_max_chars = content_max_chars
+        self._block_key = self._find_block_key()
         self._pin: Pin | None = None
+        self._no_pin = DeadlineExceeded.code
         self._messages: list[Message] = []
         self._handed_off = False
         self.status = "off"
         self.recollection = NOTHING
 
+    def _find_block_key(self) -> tuple[object, ...] | None:
+        """Where the cache keeps this turn's block. `local/recall` calls no tools, and answers from more than a block."""
+        anchor = None if self._chat.model == LOCAL_RECALL_MODEL else self._chat.anchor_hash()
+        return None if anchor is None else (self._vault.number, self._options.scope, anchor)
+
     async def begin(self, *, budget_s: float) -> None:
         """Reserve a place for the exchange and recall, both within `budget_s`; what does not succeed is left out."""
-        if self._options.access.read:
-            self.status = "empty"
+        reads, stores = self._options.access.read, self._options.stores
+        known = self._known_block() if reads else None
+        recalls = reads and known is None
+        if reads:
+            self._use(known or NOTHING)
         with trio.move_on_after(budget_s) as budget:
-            if self._options.access.write:
+            if stores:
                 await self._reserve()
-            if self._options.access.read:
+            if recalls:
                 await self._recall(budget_s)
-        if budget.cancelled_caught:
+        if recalls and budget.cancelled_caught:
             self._fail(DeadlineExceeded("Memory took longer than its budget."))
+        if recalls:
+            self._keep_block()
         if self.status != "ok":
             self._metrics.memory_skipped.increment(self.status)
+        if stores and self._pin is None:
+            self.not_durable(self._no_pin)
+
+    def _use(self, recollection: Recollection) -> None:
+        self.recollection = recollection
+        self.status = "empty" if recollection.context is None else "ok"
 
     async def _reserve(self) -> None:
         """Pin the vault, and leave out of the exchange what the vault knows."""
-        messages = messages_of(self._chat.turns(), self._options, content_max_chars=self._content_max_chars)
+        messages = messages_of(self._turns, self._options, content_max_chars=self._content_max_chars)
         self._messages = messages
         try:
             self._pin = await self._supervisor.pin(self._vault)
         except MemoryRouterError as error:
-            self._not_stored(error.code)
+            self._no_pin = error.code
             return
         self._messages = await self._rememberer.unknown(self._vault, messages, source="proxy", now_ms=self._now_ms())
 
     async def _recall(self, budget_s: float) -> None:
-        key = self._block_key()
-        cached = self._recaller.cached_block(key) if key is not None and self._chat.in_tool_loop else None
         try:
-            self.recollection = cached or await self._recaller.recall(
+            recollection = await self._recaller.recall(
                 self._vault,
-                question_text(self._chat.turns()),
+                question_text(self._turns),
                 self._options,
                 now_ms=self._now_ms(),
                 timeout_s=budget_s,
@@ -96,15 +114,19 @@ class ChatMemory:
         except MemoryRouterError as error:
             self._fail(error)
             return
-        if key is not None and cached is None:
-            self._recaller.cache_block(key, self.recollection)
-        self._metrics.recall_seconds.observe(self.recollection.total_ms / 1000)
-        if self.recollection.context is not None and self.status == "empty":
-            self.status = "ok"
+        self._use(recollection)
+        self._metrics.recall_seconds.observe(recollection.total_ms / 1000)
 
-    def _block_key(self) -> tuple[object, ...] | None:
-        anchor = self._chat.anchor_hash()
-        return None if anchor is None else (self._vault.number, self._options.session_id, anchor)
+    def _known_block(self) -> Recollection | None:
+        """What the turn that began this tool loop was given."""
+        if self._block_key is None or not self._chat.in_tool_loop:
+            return None
+        return self._recaller.cached_block(self._block_key)
+
+    def _keep_block(self) -> None:
+        """Remember what this turn was given, be it nothing: in its tool loop the prompt must not change any more."""
+        if self._block_key is not None:
+            self._recaller.cache_block(self._block_key, self.recollection)
 
     def _fail(self, error: MemoryRouterError) -> None:
         if isinstance(error, DeadlineExceeded):
@@ -147,7 +169,7 @@ class ChatMemory:
             messages=tuple(messages),
             source="proxy",
             accepted_ms=self._now_ms(),
-            model=model,
+            model=model[:MODEL_CHARACTERS_MAX],
             request_id=self._request_id,
         )
         return self._pin.submit([exchange])
@@ -186,7 +208,7 @@ class ChatMemory:
             ("X-Memory-Status", self.status),
             ("X-Memory-Mode", self._options.access.mode),
             ("X-Memory-Tokens-Retrieved", str(recollection.tokens)),
-            ("X-Memory-Chunks-Retrieved", str(len(recollection.hits))),
+            ("X-Memory-Chunks-Retrieved", str(recollection.chunks)),
             ("X-Memory-Tokens-Injected", str(injected)),
             ("X-Memory-Injection-Format", "xml" if injected else "none"),
             ("X-Embedding-Ms", f"{recollection.embedding_ms:.1f}"),

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import trio
+
 if TYPE_CHECKING:
     from actors.embedder import Embedder
     from actors.store.protocol import Store
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from router.recalling import Recaller
     from router.remembering import Rememberer
     from router.upstream import Upstream
+
+
+OFFLOAD_THREADS = 2
+"""Threads for large bodies. They hold the interpreter's lock most of the time, so more would not be faster."""
 
 
 def wall_clock_ms() -> int:
@@ -46,8 +52,8 @@ class Components:
     """Everything a route may use."""
 
     __slots__ = (
-        "embedder", "metrics", "now_ms", "readiness", "recaller", "rememberer", "settings", "store", "supervisor",
-        "upstream",
+        "embedder", "metrics", "now_ms", "offload_limiter", "readiness", "recaller", "rememberer", "settings", "store",
+        "supervisor", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -74,3 +80,4 @@ class Components:
         self.metrics = metrics
         self.readiness = readiness
         self.now_ms = now_ms
+        self.offload_limiter = trio.CapacityLimiter(OFFLOAD_THREADS)

@@ -20,12 +20,17 @@ _PLACEHOLDERS = {"image_url": "[image]", "input_image": "[image]", "image": "[im
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant"}
 
 
-def read_messages(body: dict[str, Any], limits: MemorySettings, *, session_id: str | None) -> list[Message]:
+def read_messages(
+    body: dict[str, Any], limits: MemorySettings, *, session_id: str | None, cut: bool = False
+) -> list[Message]:
     """The user and assistant messages of a body's `messages`; those from the last user message on are final.
+
+    Args:
+        cut: take the first part of a text that is too long, where it is only asked with and not stored.
 
     Raises:
         InvalidRequest: `messages` is missing or empty, or holds something that is not a message.
-        TooLarge: too many messages, or one is too long.
+        TooLarge: too many messages, or one is too long and not to be cut.
     """
     values = body.get("messages")
     if not isinstance(values, list) or not values:
@@ -35,14 +40,14 @@ def read_messages(body: dict[str, Any], limits: MemorySettings, *, session_id: s
     users = [at for at, value in enumerate(values) if isinstance(value, dict) and value.get("role") == "user"]
     last_user = users[-1] if users else 0
     read = (
-        _read_message(value, f"messages[{at}]", limits, session_id=session_id, final=at >= last_user)
+        _read_message(value, f"messages[{at}]", limits, session_id=session_id, final=at >= last_user, cut=cut)
         for at, value in enumerate(values)
     )
     return [message for message in read if message is not None]
 
 
 def _read_message(
-    value: Any, place: str, limits: MemorySettings, *, session_id: str | None, final: bool
+    value: Any, place: str, limits: MemorySettings, *, session_id: str | None, final: bool, cut: bool
 ) -> Message | None:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{place} must be an object.", field=place)
@@ -52,11 +57,11 @@ def _read_message(
     content = clean(content_text(value.get("content"), place))
     if role not in _ROLES or not content or value.get("memory") is False:
         return None
-    if len(content) > limits.content_max_chars:
+    if len(content) > limits.content_max_chars and not cut:
         raise TooLarge(f"{place}.content may have at most {limits.content_max_chars} characters.")
     return Message(
         role=_ROLES[role],
-        content=content,
+        content=content[: limits.content_max_chars],
         timestamp_ms=parse_timestamp(value.get("timestamp")),
         session_id=session_id,
         external_id=parse_external_id(value.get("id")),

@@ -1,7 +1,7 @@
 """`local/recall`: a built-in model that answers from the vault's best memories, with no provider and no LLM.
 
-Owns its wording and its Chat Completions shapes. Must never say more than the memories do: it quotes, it does not infer.
-The same memories and question always give the same reply.
+Owns its wording and its Chat Completions shapes. Must never say more than the memories do: it quotes, it does not
+infer. The same memories and question always give the same reply.
 """
 
 from __future__ import annotations

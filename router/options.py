@@ -6,6 +6,7 @@ wins over the query, and the query over the header (contract 2.3).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import tzinfo
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import msgspec
 
 from models.errors import InvalidRequest
 from models.ids import Access, parse_session_id
+from models.memory import Role
 from models.messages import Scope
 from models.settings import RecallSettings, Settings
 from models.times import parse_time_zone
@@ -38,6 +40,7 @@ _FLAGS = {
     "off": False,
     "no": False,
 }
+_DECIMAL = re.compile(r"\s*-?[0-9]{1,18}\s*\Z")
 Injection = Literal["tail", "system"]
 
 
@@ -58,6 +61,15 @@ class MemoryOptions(msgspec.Struct, frozen=True):
     chunks_max: int
     injection: Injection
     time_zone: tzinfo
+
+    @property
+    def stores(self) -> bool:
+        """Whether anything of the exchange is to be stored."""
+        return self.access.write and (self.store_input or self.store_response)
+
+    def stores_role(self, role: Role) -> bool:
+        """Whether what this side says is to be stored."""
+        return self.access.write and (self.store_input if role == "user" else self.store_response)
 
 
 def resolve_options(
@@ -151,7 +163,7 @@ def _chunks_max(
         "high": recall.chunks_high, "xhigh": recall.chunks_xhigh,
     }  # fmt: skip
     density = body.get("density")
-    density = headers.get("x-memory-density") if density is None else density
+    density = (headers.get("x-memory-density") or None) if density is None else density
     if density is not None and (not isinstance(density, str) or density not in densities):
         raise InvalidRequest(f"density must be one of {', '.join(densities)}.", field="density")
     limits = [whole_number(value, name, 0, CHUNKS_MAX) for name, value in explicit.items() if value not in (None, "")]
@@ -167,7 +179,7 @@ def whole_number(value: Any, name: str, least: int, most: int) -> int:
     number: int | None = None
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
         number = int(value)
-    elif isinstance(value, str) and len(value) <= 20 and value.strip().lstrip("-").isdecimal():
+    elif isinstance(value, str) and _DECIMAL.match(value):
         number = int(value)
     if number is None or not least <= number <= most:
         raise InvalidRequest(f"{name} must be a whole number from {least} to {most}.", field=name)

@@ -6,6 +6,7 @@ the route's business (promise 4).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,13 @@ import trio
 
 from actors.embedder import Embedder
 from actors.supervisor import Supervisor
-from models.errors import DeadlineExceeded
+from models.errors import DeadlineExceeded, MemoryRouterError
 from models.ids import VaultRef
 from models.messages import Found, Hit, Recall, Recalled, Search
 from models.rendering import ContextItem, render_context
-from models.text import clean
+from models.text import clean, normalised
 from models.words import terms
+from router.observe import log_event
 from router.options import MemoryOptions
 from router.providers.base import Turn
 
@@ -32,6 +34,7 @@ TERSE_TERMS_MAX = 2
 """A last turn with so few words ("and there?", "why?") is understood with the turns before it."""
 
 BLOCKS_MAX = 4_096
+_QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 
 class Recollection(msgspec.Struct, frozen=True):
@@ -39,12 +42,15 @@ class Recollection(msgspec.Struct, frozen=True):
 
     Attributes:
         context: the block to inject, or None when nothing is relevant.
+        hits: what it was made of, best first; empty where the block comes from the cache.
+        chunks: how many they are.
         tokens: its length as the embedding model counts.
         embedding_ms, total_ms: how long it took.
     """
 
     context: str | None = None
     hits: tuple[Hit, ...] = ()
+    chunks: int = 0
     tokens: int = 0
     embedding_ms: float = 0.0
     total_ms: float = 0.0
@@ -63,6 +69,14 @@ def question_text(turns: Sequence[Turn]) -> str:
     if len(terms(question[:QUESTION_CHARACTERS_MAX])) <= TERSE_TERMS_MAX:
         question = "\n".join(texts[-3:])
     return question[-QUESTION_CHARACTERS_MAX:]
+
+
+def without_echo(hits: Sequence[Hit], question: str) -> tuple[Hit, ...]:
+    """The hits without the question itself: asked before, it is the best match for itself and answers nothing."""
+    if not question.rstrip().endswith(_QUESTION_MARKS):
+        return tuple(hits)
+    asked = normalised(question)
+    return tuple(hit for hit in hits if normalised(hit.matched) != asked)
 
 
 class Recaller:
@@ -99,7 +113,7 @@ class Recaller:
                 now_ms=now_ms,
             )
             recalled: Recalled = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
-        hits = recalled.hits
+        hits = without_echo(recalled.hits, question)
         items = [
             ContextItem(text=hit.matched, role=hit.memory.role, timestamp_ms=hit.memory.timestamp_ms) for hit in hits
         ]
@@ -107,6 +121,7 @@ class Recaller:
         return Recollection(
             context=context,
             hits=hits,
+            chunks=len(hits),
             tokens=self._embedder.encoder.count_tokens(context) if context else 0,
             embedding_ms=embedding_ms,
             total_ms=(time.perf_counter() - began_s) * 1000,
@@ -135,9 +150,17 @@ class Recaller:
         return found.hits
 
     async def _embed(self, question: str) -> tuple[bytes, float]:
+        """The question as a vector, or b"" where the model fails on it: its words remain."""
         began_s = time.perf_counter()
-        matrix = await self._embedder.encode([question], lane="interactive")
-        return matrix[0].astype("<f4").tobytes(), (time.perf_counter() - began_s) * 1000
+        vector = b""
+        try:
+            matrix = await self._embedder.encode([question], lane="interactive")
+            vector = matrix[0].astype("<f4").tobytes()
+        except MemoryRouterError:
+            raise
+        except Exception as error:  # the edge of the model, whatever it raises: recall must not end with it
+            log_event("question_not_embedded", level=logging.ERROR, error=error)
+        return vector, (time.perf_counter() - began_s) * 1000
 
     # Blocks of tool loops: the same block must stand in the same message for as long as the loop lasts.
 
@@ -147,11 +170,29 @@ class Recaller:
         return recollection if expires_s > self._clock() else None
 
     def cache_block(self, key: tuple[object, ...], recollection: Recollection) -> None:
-        """Keep what this request used, for the turns of the loop that may follow."""
-        self._blocks[key] = (self._clock() + self._block_cache_s, recollection)
+        """Keep what this request used, for the turns of the loop that may follow.
+
+        Args:
+            key: begins with the number of the vault.
+        """
+        now_s = self._clock()
+        self._blocks[key] = (now_s + self._block_cache_s, _without_costs(recollection))
         self._blocks.move_to_end(key)
-        while len(self._blocks) > BLOCKS_MAX:
-            self._blocks.popitem(last=False)
+        while self._blocks:
+            oldest = next(iter(self._blocks))
+            if len(self._blocks) <= BLOCKS_MAX and self._blocks[oldest][0] > now_s:
+                return
+            del self._blocks[oldest]
+
+    def forget_blocks(self, vault: VaultRef) -> None:
+        """Memories of this vault are being deleted: no loop may quote them any more."""
+        for key in [key for key in self._blocks if key[0] == vault.number]:
+            del self._blocks[key]
+
+
+def _without_costs(recollection: Recollection) -> Recollection:
+    """What the cache keeps: the text and its size, not the memories behind it, and no time that was spent before."""
+    return msgspec.structs.replace(recollection, hits=(), embedding_ms=0.0, total_ms=0.0)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Only what users and assistants said is remembered; never system prompts, tool tr
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from actors.supervisor import Supervisor
 from models.errors import MemoryRouterError
@@ -20,6 +20,8 @@ from router.providers.base import Turn
 logger = logging.getLogger(__name__)
 
 SIFT_TIMEOUT_S = 0.2
+MODEL_CHARACTERS_MAX = 256
+"""Of a model's name, as it is kept with each memory of an exchange."""
 
 
 def messages_of(turns: Sequence[Turn], options: MemoryOptions, *, content_max_chars: int) -> list[Message]:
@@ -30,9 +32,8 @@ def messages_of(turns: Sequence[Turn], options: MemoryOptions, *, content_max_ch
     last_user = max((position for position, turn in enumerate(turns) if turn.role == "user"), default=len(turns))
     messages = []
     for position, turn in enumerate(turns):
-        wanted = options.store_input if turn.role == "user" else options.store_response
         content = clean(turn.text)
-        if not wanted or not turn.remember or not content:
+        if not options.stores_role(turn.role) or not turn.remember or not content:
             continue
         if len(content) > content_max_chars:
             logger.warning("content_cut", extra={"characters": len(content), "limit": content_max_chars})
@@ -68,8 +69,3 @@ class Rememberer:
             return list(messages)
         keep = {id(earlier[position]) for position in sifted.unknown}
         return [message for message in messages if message.final or id(message) in keep]
-
-
-def total_characters(messages: Iterable[Message]) -> int:
-    """Size of an exchange, for limits and logs."""
-    return sum(len(message.content) for message in messages)

@@ -175,7 +175,9 @@ async def _serve_connections(
                 serve = partial(trio.serve_listeners, handle, [listener], handler_nursery=connections)
                 await accepting.start(serve)
                 host, port, *_ = bound.getsockname()
-                task_status.started(BoundAddress(host=host, port=port))
+                address = BoundAddress(host=host, port=port)
+                log_event("serving", url=address.url)
+                task_status.started(address)
                 await shutdown_trigger()
                 accepting.cancel_scope.cancel(reason="the server shuts down")
         finally:

@@ -22,7 +22,7 @@ from actors.embedder import open_embedder
 from actors.store.sqlite import open_store
 from actors.supervisor import open_supervisor
 from actors.vault_actor import VaultLimits
-from models.embedding import EmbeddingModel, open_embedding_model
+from models.embedding import TextEncoder, open_embedding_model
 from models.settings import Settings
 from router.admin import Administration, create_account
 from router.admin_socket import SOCKET_NAME, open_admin_socket
@@ -31,6 +31,7 @@ from router.components import Components, Readiness, wall_clock_ms
 from router.observe import Metrics, log_event
 from router.recalling import Recaller
 from router.remembering import Rememberer
+from router.request_ids import WithRequestId
 from router.server import HARD_EXIT_GRACE_S, BoundAddress, bind, open_shutdown_signals, serve_app
 from router.streaming import CloseWithRequest
 from router.upstream import open_upstream
@@ -43,6 +44,7 @@ async def serve(
     *,
     data_dir: Path,
     announce: Callable[[str], None],
+    encoder: TextEncoder | None = None,
     task_status: trio.TaskStatus[BoundAddress] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the server until SIGTERM or SIGINT, then drain and return.
@@ -50,6 +52,7 @@ async def serve(
     Args:
         data_dir: where everything durable lives; made if it is not there.
         announce: gets the account key's line on the first start; it is never shown again.
+        encoder: embeds texts; unless given, the built-in model is opened.
         task_status: gets the bound address once requests are served.
 
     Raises:
@@ -58,8 +61,11 @@ async def serve(
     drain_s = settings.server.drain_timeout_s
     async with open_shutdown_signals(exit_within_s=drain_s * 2 + HARD_EXIT_GRACE_S) as shutdown:
         listening = bind(settings.server)  # fails before anything is written
-        async with open_store(data_dir, settings=settings.store) as store:
-            encoder = await _open_model(data_dir, settings)
+        key_file = settings.store.server_key_file
+        async with open_store(
+            data_dir, settings=settings.store, server_key_file=Path(key_file) if key_file else None
+        ) as store:
+            encoder = encoder or await _open_model(data_dir, settings)
             if not await store.has_account():
                 announce(await create_account(store, created_ms=wall_clock_ms()))
             async with (
@@ -109,7 +115,7 @@ async def serve(
                     background.cancel_scope.cancel(reason="the server shuts down")
 
                 await serve_app(
-                    CloseWithRequest(app),
+                    WithRequestId(CloseWithRequest(app)),
                     settings.server,
                     shutdown_trigger=shutdown_requested,
                     listening=listening,
@@ -118,7 +124,7 @@ async def serve(
         log_event("server_stopped")
 
 
-async def _open_model(data_dir: Path, settings: Settings) -> EmbeddingModel:
+async def _open_model(data_dir: Path, settings: Settings) -> TextEncoder:
     """Load the embedding model; the first start prepares its graph, which takes about a second."""
     return await trio.to_thread.run_sync(
         lambda: open_embedding_model(data_dir / MODELS_FOLDER, threads=settings.embedding.threads)

@@ -37,8 +37,8 @@ class EventSplitter:
     """Incremental splitter of one stream. Feed it every chunk, in order.
 
     Above `event_bytes_max` bytes in one event (or one comment line) it gives up for good: `overflowed` turns true, its
-    buffers are dropped and `feed` finds nothing more. The stream itself is not harmed; its meaning is unknown from there
-    on. Whether and where it overflows does not depend on the chunking.
+    buffers are dropped and `feed` finds nothing more. The stream itself is not harmed; its meaning is unknown from
+    there on. Whether and where it overflows does not depend on the chunking.
     """
 
     def __init__(self, *, event_bytes_max: int) -> None:

@@ -215,7 +215,7 @@ class StreamBody(ResponseBody):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._relay.close_nowait()
+        """Nothing: the request's exit stack closes the relay, whether or not this body was ever entered."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._relay

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from models.errors import InvalidRequest, TooLarge
 from models.ids import parse_session_id
 from models.memory import Exchange, Message, Role
@@ -14,10 +16,14 @@ from router.bodies import decode_json
 
 EXTERNAL_ID_CHARACTERS_MAX = 256
 METADATA_BYTES_MAX = 16_384
+METADATA_DEPTH_MAX = 32
+"""Decoders stop at some depth of nesting; what could be written but not read again would be lost."""
+
 TIMESTAMP_MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999
 ROW_MESSAGES_MAX = 64
 """Messages in one inbox row: rows are embedded and written out one by one, so a long upload makes steady progress."""
 
+_BOM = b"\xef\xbb\xbf"
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "user"}
 
 
@@ -29,7 +35,7 @@ class LineError(InvalidRequest):
 
 
 def parse_lines(body: bytes, *, session_id: str | None, limits: MemorySettings) -> list[Message]:
-    """The messages of an upload, in order.
+    """The messages of an upload, in order. Lines that hold nothing but a context block of ours give none.
 
     Args:
         session_id: for lines that name none.
@@ -39,10 +45,11 @@ def parse_lines(body: bytes, *, session_id: str | None, limits: MemorySettings) 
         TooLarge: too many lines, or a text over `content_max_chars`; it names the line.
         InvalidRequest: the body is not UTF-8, or holds no memory at all.
     """
-    messages = [
+    parsed = [
         _parse_line(number, line, session_id=session_id, limits=limits)
-        for number, line in _numbered_lines(body, lines_max=limits.upload_lines_max)
+        for number, line in _numbered_lines(body.removeprefix(_BOM), lines_max=limits.upload_lines_max)
     ]
+    messages = [message for message in parsed if message is not None]
     if not messages:
         raise InvalidRequest("No valid memories.", field="body", hint="Send one JSON object a line.")
     return messages
@@ -58,12 +65,12 @@ def _numbered_lines(body: bytes, *, lines_max: int) -> Iterator[tuple[int, str]]
         if count > lines_max:
             raise TooLarge(f"An upload may have at most {lines_max} lines.", hint="Split it into several uploads.")
         try:
-            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield number, raw.decode()
         except UnicodeDecodeError:
             raise LineError(number, "not valid UTF-8.") from None
 
 
-def _parse_line(number: int, line: str, *, session_id: str | None, limits: MemorySettings) -> Message:
+def _parse_line(number: int, line: str, *, session_id: str | None, limits: MemorySettings) -> Message | None:
     try:
         value = decode_json(line)
     except InvalidRequest:
@@ -78,8 +85,8 @@ def _parse_line(number: int, line: str, *, session_id: str | None, limits: Memor
         raise TooLarge(f"Line {number}: {error.message}") from None
 
 
-def parse_memory(value: dict[str, Any], *, session_id: str | None, limits: MemorySettings) -> Message:
-    """One upload line as a message.
+def parse_memory(value: dict[str, Any], *, session_id: str | None, limits: MemorySettings) -> Message | None:
+    """One upload line as a message, or None where nothing is left of it once our own context blocks are out.
 
     Raises:
         InvalidRequest: a field is missing or wrong; the message names it.
@@ -93,14 +100,15 @@ def parse_memory(value: dict[str, Any], *, session_id: str | None, limits: Memor
     role = value.get("role")
     if role is not None and (not isinstance(role, str) or role not in _ROLES):
         raise InvalidRequest("role must be user, assistant or system.", field="role")
-    return Message(
+    message = Message(
         role=_ROLES[role] if role else "user",
-        content=clean(content) or content.strip(),
+        content=clean(content),
         timestamp_ms=parse_timestamp(value.get("timestamp")),
         session_id=parse_session_id(value.get("session_id")) or session_id,
         external_id=parse_external_id(value.get("id")),
         metadata=parse_metadata(value.get("metadata")),
     )
+    return message if message.content else None
 
 
 def parse_timestamp(value: Any) -> int | None:
@@ -138,15 +146,28 @@ def parse_metadata(value: Any) -> dict[str, Any] | None:
     """A JSON object that comes back with the memory, or None.
 
     Raises:
-        InvalidRequest: not an object, or too large.
+        InvalidRequest: not an object, too large, nested too deeply, or with a number that cannot be kept exactly.
     """
     if value is None:
         return None
-    if not isinstance(value, dict) or len(repr(value)) > METADATA_BYTES_MAX:
-        raise InvalidRequest(
-            f"metadata must be an object of at most {METADATA_BYTES_MAX} characters.", field="metadata"
-        )
+    if not isinstance(value, dict):
+        raise InvalidRequest("metadata must be an object.", field="metadata")
+    if _is_deeper(value, METADATA_DEPTH_MAX):
+        raise InvalidRequest(f"metadata may be nested {METADATA_DEPTH_MAX} levels deep at most.", field="metadata")
+    try:
+        size_bytes = len(msgspec.msgpack.encode(value))  # as it will be stored
+    except OverflowError:
+        raise InvalidRequest("metadata may hold integers of at most 64 bits.", field="metadata") from None
+    if size_bytes > METADATA_BYTES_MAX:
+        raise InvalidRequest(f"metadata may have at most {METADATA_BYTES_MAX} bytes.", field="metadata")
     return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(part, levels - 1) for part in parts)
 
 
 def exchanges_of(messages: list[Message], *, now_ms: int, request_id: str) -> list[Exchange]:

@@ -1,8 +1,8 @@
 """Calls to providers: one HTTP client each, bounded, with every failure turned into our own errors.
 
-The only module that knows httpx. Owns connections, timeouts and the mapping of foreign errors; must never put a URL or a
-key into an error text, follow a redirect, read proxy settings from the environment, or retry (the clients' SDKs do, and
-two layers of retries multiply).
+The only module that knows httpx. Owns connections, timeouts and the mapping of foreign errors; must never put a URL or
+a key into an error text, follow a redirect, read proxy settings from the environment, or retry (the clients' SDKs do,
+and two layers of retries multiply).
 """
 
 from __future__ import annotations

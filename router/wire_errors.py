@@ -12,9 +12,9 @@ import msgspec
 
 from models.errors import InvalidRequest, MemoryRouterError
 from router.providers.base import WireFormat
-from router.providers.openai_chat import ChatCompletionsFormat
+from router.providers.openai_chat import OPENAI_CHAT
 
-_FORMATS: dict[str, WireFormat] = {"/v1/chat/completions": ChatCompletionsFormat()}
+_FORMATS: dict[str, WireFormat] = dict.fromkeys(("/v1/chat/completions", "/v1/models"), OPENAI_CHAT)
 """Paths that speak a provider's format; every other path speaks our own."""
 
 

@@ -124,13 +124,14 @@ class Committer:
         self._writer.truncate_or_owe()
 
     def statistics(self) -> dict[str, Any]:
-        """Counters since the start, and what waits now."""
+        """Counters since the start, what waits now, and whether the WAL still holds what was erased."""
         return {
             "queue_rows": self._rows_waiting,
             "queue_bytes": self._bytes_waiting,
             **self._counters,
             "last_commit_ms": self._last_commit_ms,
             "wal_bytes": self._writer.wal_bytes,
+            "truncate_owed": self._writer.truncate_owed,
         }
 
     def start(self) -> None:
@@ -141,10 +142,13 @@ class Committer:
         """From now on jobs raise `ShuttingDown`."""
         self._closing = True
 
-    async def close(self) -> None:
-        """Commit what is queued and end the thread: at most `CLOSE_TIMEOUT_S`, and not to be cancelled."""
+    def end_nowait(self) -> None:
+        """Refuse new jobs, and let the thread end after what is queued."""
         self._closing = True
         self._queue.put(None)
+
+    async def wait_ended(self) -> None:
+        """Wait until the thread has ended, at most `CLOSE_TIMEOUT_S`; cancellation does not cut it short."""
         with trio.CancelScope(shield=True):  # bounded by the timeout of the join
             await trio.to_thread.run_sync(self._thread.join, CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
@@ -257,4 +261,5 @@ async def open_committer(
     try:
         yield committer
     finally:
-        await committer.close()
+        committer.end_nowait()
+        await committer.wait_ended()

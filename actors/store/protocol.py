@@ -36,6 +36,7 @@ class Commit(Protocol):
         Raises:
             StorageFull: the disk is full; nothing was stored.
             StoreUnavailable: the commit failed; nothing was stored.
+            NotFound: the vault does not exist, or was shredded before the commit; nothing was stored.
         """
 
 
@@ -100,6 +101,7 @@ class VaultStore(Protocol):
 
         Raises:
             Overloaded: the shard's queue is full (count or bytes).
+            TooLarge: the exchanges of this one call are over the queue's limits; a retry cannot succeed.
             ShuttingDown: the store is closing.
         """
 
@@ -116,6 +118,7 @@ class VaultStore(Protocol):
 
         Raises:
             StorageFull, StoreUnavailable: nothing was changed.
+            NotFound: the vault does not exist (any more).
         """
 
     async def delete_memories(self, vault: VaultRef, seqs: Sequence[int]) -> None:
@@ -123,6 +126,7 @@ class VaultStore(Protocol):
 
         Raises:
             StorageFull, StoreUnavailable: nothing was changed.
+            NotFound: the vault does not exist (any more).
         """
 
     async def vaults_with_inbox(self) -> list[VaultRef]:

@@ -1,8 +1,8 @@
 """The end of a JSON text that was cut off.
 
 When a provider's stream breaks inside an event, half of its JSON is already with the client. A new event after it would
-leave that half to be parsed, and SDKs fail on it with a decoding error instead of the provider's failure. So the half is
-completed here, and the error becomes the last member of its object. Pure; must never be used on a healthy stream.
+leave that half to be parsed, and SDKs fail on it with a decoding error instead of the provider's failure. So the half
+is completed here, and the error becomes the last member of its object. Pure; must never be used on a healthy stream.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _open_string_start(partial: bytes) -> int | None:
 
 
 def _read_structure(text: bytes) -> tuple[list[bytes], str]:
-    """The open brackets, and what came last: open, key, colon, value, comma, or word (a literal that touches the end)."""
+    """The open brackets, and what came last: open, key, colon, value, comma, or word (a literal at the very end)."""
     stack: list[bytes] = []
     last = "open"
     for match in _TOKEN.finditer(text):

@@ -3,8 +3,8 @@
 Owns the promise that a member which nobody asked to change leaves as the bytes it came in. Must never re-encode a value
 it did not make. Pure functions.
 
-msgspec does the work; it rejects lone surrogate escapes ("\\ud800"), which real clients send and the JSON grammar allows
-(RFC 8259, section 8.2). For those bodies the standard library's scanner stands in: slower, same answers.
+msgspec does the work; it rejects lone surrogate escapes ("\\ud800"), which real clients send and the JSON grammar
+allows (RFC 8259, section 8.2). For those bodies the standard library's scanner stands in: slower, same answers.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ OPTION_FIELDS = frozenset(
         "density",
     }
 )
-"""Body fields of our own (contract 2.3): read, and never sent to a provider, since strict ones reject what they do not know."""
+"""Body fields of our own (contract 2.3): read, and never sent on, since strict providers reject what they do not
+know."""
 
 _MESSAGE_OPTION = "memory"
 _PLACEHOLDERS = {

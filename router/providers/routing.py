@@ -1,7 +1,7 @@
 """Which provider answers a model, and under what name the provider knows it.
 
-Owns the two tables of design section 12: prefixes, and names without a prefix. Must never guess: an unknown prefix is an
-error even where a default provider is set, so that a typing mistake does not send a conversation to a stranger.
+Owns the two tables of design section 12: prefixes, and names without a prefix. Must never guess: an unknown prefix is
+an error even where a default provider is set, so that a typing mistake does not send a conversation to a stranger.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import trio
 from quart import Blueprint, Response, g, request
+from quart.wrappers.response import ResponseBody
 
 from models.errors import MemoryRouterError, NoProviderKey
 from models.ids import VaultRef
@@ -19,13 +22,16 @@ from router.components import Components
 from router.headers import HeaderList, request_headers
 from router.local_recall import RecalledItem, completion, completion_events, reply_text
 from router.options import MemoryOptions
-from router.providers.base import ChatRequest, Reply
+from router.providers.base import ChatRequest, Reply, Turn
 from router.providers.openai_chat import OPENAI_CHAT, ChatCompletionsRequest
 from router.providers.routing import Route, RoutingTable
 from router.request_ids import current_request_id
-from router.requests import read_body, read_caller, read_options
+from router.requests import offload, read_body, read_caller, read_options
 from router.streaming import Relay, exits, stream_response, wait_durable
 from router.upstream import UpstreamResponse
+
+
+_SENTENCE_END = re.compile(r"[.!?\uff1f\u3002\uff01]\s+\S|\n")
 
 
 def chat_routes(components: Components) -> Blueprint:
@@ -48,24 +54,34 @@ class _ChatApi:
         """One chat completion, streamed or not."""
         began_s = time.perf_counter()
         caller = await read_caller(self._parts)
-        chat = OPENAI_CHAT.parse_request(await read_body(self._parts))
+        g.response_headers = {"X-Memory-Status": "off"}  # until memory has had its say
+        raw = await read_body(self._parts)
+        chat = await offload(self._parts, len(raw), OPENAI_CHAT.parse_request, raw)
         options = read_options(self._parts, caller, chat.options)
         if chat.model == LOCAL_RECALL_MODEL:
             route, api_key = None, Secret()
         else:
             route = self._table.resolve(chat.model)
             api_key = self._provider_key(caller, route)
-        memory = self._memory_of(chat, options, caller.principal.vault)
+        turns = await offload(self._parts, len(raw), chat.turns)
+        memory = self._memory_of(chat, turns, options, caller.principal.vault)
         exits().callback(partial(memory.close, model=chat.model))
         await memory.begin(budget_s=self._parts.settings.proxy.recall_budget_ms / 1000)
         provider = route.provider if route is not None else "local"
         facts = [("X-Provider-Detected", provider), ("X-MR-Overhead-Ms", f"{_ms_since(began_s):.1f}")]
         g.response_headers = dict([*memory.headers(), *facts])
         if route is None:
-            return await self._answer_locally(chat, memory, facts)
+            return await self._answer_locally(chat, turns, memory, facts)
         headers = request_headers(request.headers.items(), provider=route.provider, api_key=api_key)
-        body = chat.encode(model=route.model, block=memory.block, injection=options.injection)
-        return await self._forward(chat, memory, route, headers, body, facts)
+        encode = partial(chat.encode, model=route.model, block=memory.block, injection=options.injection)
+        body = await offload(self._parts, len(raw), encode)
+        try:
+            return await self._forward(chat, memory, route, headers, body, facts)
+        except MemoryRouterError:
+            # What the user said is stored all the same, and before the client hears of the failure.
+            await self._store(memory, None, model=chat.model)
+            g.response_headers = dict([*memory.headers(), *facts])
+            raise
 
     def _provider_key(self, caller: Caller, route: Route) -> Secret:
         """The caller's own key, else the configured one. Servers on plain HTTP (Ollama, vLLM) may need none."""
@@ -77,10 +93,13 @@ class _ChatApi:
             )
         return key
 
-    def _memory_of(self, chat: ChatRequest, options: MemoryOptions, vault: VaultRef) -> ChatMemory:
+    def _memory_of(
+        self, chat: ChatRequest, turns: Sequence[Turn], options: MemoryOptions, vault: VaultRef
+    ) -> ChatMemory:
         parts = self._parts
         return ChatMemory(
             chat,
+            turns,
             options,
             vault,
             supervisor=parts.supervisor,
@@ -124,14 +143,19 @@ class _ChatApi:
         self, chat: ChatCompletionsRequest, memory: ChatMemory, reply: UpstreamResponse, facts: HeaderList
     ) -> Response:
         """A reply in one piece: a completion, an error, or something that only the client understands."""
-        body = await reply.read(bytes_max=self._parts.settings.proxy.reply_bytes_max)
-        text_chars_max = self._parts.settings.memory.content_max_chars
-        said = OPENAI_CHAT.parse_reply(body, text_chars_max=text_chars_max) if reply.status < 300 else None
+        body, is_whole = await _read_up_to(reply, self._parts.settings.proxy.reply_bytes_max)
+        said = None
+        if is_whole and reply.status < 300:
+            text_chars_max = self._parts.settings.memory.content_max_chars
+            parse = partial(OPENAI_CHAT.parse_reply, body, text_chars_max=text_chars_max)
+            said = await offload(self._parts, len(body), parse)
         await self._store(memory, said, model=chat.model)
-        response = Response(body, reply.status)
+        response = Response(body if is_whole else _Rest(body, reply), reply.status)
         response.headers.clear()
         for name, value in [*reply.headers, *memory.headers(), *facts]:
             response.headers.add(name, value)
+        if is_whole:
+            response.content_length = len(body)
         return response
 
     async def _store(self, memory: ChatMemory, said: Reply | None, *, model: str) -> None:
@@ -145,7 +169,9 @@ class _ChatApi:
         if reason is not None:
             memory.not_durable(reason)
 
-    async def _answer_locally(self, chat: ChatCompletionsRequest, memory: ChatMemory, facts: HeaderList) -> Response:
+    async def _answer_locally(
+        self, chat: ChatCompletionsRequest, turns: Sequence[Turn], memory: ChatMemory, facts: HeaderList
+    ) -> Response:
         """`local/recall`: the vault's best memories as a reply, without any provider."""
         now_ms = self._parts.now_ms()
         items = [
@@ -156,10 +182,11 @@ class _ChatApi:
                 timestamp_ms=hit.memory.timestamp_ms,
             )
             for hit in memory.recollection.hits
+            if not (hit.memory.role == "user" and _only_asks(hit.matched))
         ]
         text = reply_text(items)
         await self._store(memory, Reply(text=text, complete=True), model=chat.model)
-        prompt = "\n".join(turn.text for turn in chat.turns())
+        prompt = "\n".join(turn.text for turn in turns)
         completion_id, created_s = f"chatcmpl-{current_request_id()}", now_ms // 1000
         if chat.stream:
             events = completion_events(
@@ -174,6 +201,43 @@ class _ChatApi:
             body = completion(text, prompt=prompt, completion_id=completion_id, created_s=created_s)
             kind = "application/json"
         return Response(body, 200, headers=dict([*memory.headers(), *facts]), content_type=kind)
+
+
+class _Rest(ResponseBody):
+    """A reply that is too long to be read along: what has been read of it, then what comes."""
+
+    def __init__(self, beginning: bytes, reply: UpstreamResponse) -> None:
+        self._beginning = beginning
+        self._reply = reply
+
+    async def __aenter__(self) -> _Rest:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._reply.aclose()
+
+    def __aiter__(self) -> _Rest:
+        return self
+
+    async def __anext__(self) -> bytes:
+        beginning, self._beginning = self._beginning, b""
+        return beginning or await anext(self._reply)
+
+
+async def _read_up_to(reply: UpstreamResponse, bytes_max: int) -> tuple[bytes, bool]:
+    """The reply's body and True, or its beginning and False if it is longer than that."""
+    body = bytearray()
+    async for chunk in reply:
+        body += chunk
+        if len(body) > bytes_max:
+            return bytes(body), False
+    return bytes(body), True
+
+
+def _only_asks(text: str) -> bool:
+    """Whether a text is one question and nothing else: it was worth storing, and answers nothing."""
+    text = text.strip()
+    return text.endswith(("?", "\uff1f", "\u061f")) and not _SENTENCE_END.search(text)
 
 
 def _ms_since(began_s: float) -> float:

@@ -1,7 +1,7 @@
 """The store's in-memory twin: the same protocol and the same order of events, with hooks for what disks do.
 
-Proven against the SQLite store by `tests/actors/store/test_conformance.py`. A "commit" happens one step of Trio's
-loop after the first job that waits for it and takes all that wait, as a group commit does.
+Proven against the SQLite store by `tests/actors/store/test_conformance.py`. A "commit" happens one step of
+Trio's loop after the first job that waits for it and takes all that wait, as a group commit does.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ class MemoryStore:
 
     def statistics(self) -> dict[str, Any]:
         waiting = {"queue_rows": self._rows_waiting, "queue_bytes": self._bytes_waiting}
-        counters = {**waiting, **self._counters, "last_commit_ms": 0.0, "wal_bytes": 0}
+        disk = {"last_commit_ms": 0.0, "wal_bytes": 0, "truncate_owed": False}
+        counters = {**waiting, **self._counters, **disk}
         return {"meta": counters, "shards": [counters]}
 
     # The directory.
@@ -272,7 +273,8 @@ class MemoryStore:
 
     async def replace_account_key(self, *, key_hash: bytes, shown: str, created_ms: int) -> Principal:
         def work(_: Batch) -> Principal:
-            mine = [k for k in self.disk.keys if k.principal.kind == "account" and k.principal.account_number == 1]
+            wanted = ("account", 1)
+            mine = [k for k in self.disk.keys if (k.principal.kind, k.principal.account_number) == wanted]
             if not mine:
                 raise NotFound("There is no account yet.")
             self._check_new(key_hash)

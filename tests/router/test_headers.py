@@ -43,15 +43,19 @@ def test_known_headers_go_to_the_provider() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["cookie", "authorization", "x-api-key", "api-key", "x-goog-api-key", "x-provider-key", "x-memory-key", "x-session-id",
-     "x-forwarded-for", "forwarded", "host", "content-length", "transfer-encoding", "connection", "x-anything"],
+    ["cookie", "authorization", "x-api-key", "api-key", "x-goog-api-key", "x-provider-key", "x-memory-key",
+     "x-session-id", "x-forwarded-for", "forwarded", "host", "content-length", "transfer-encoding", "connection",
+     "x-anything"],
 )  # fmt: skip
 def test_all_others_stay_here(name: str) -> None:
     """An allow-list: what nobody thought of is not sent."""
     assert sent((name, "value"), key="").keys() == {"user-agent", "content-type", "accept-encoding"}
 
 
-@given(st.sampled_from(["accept", "user-agent", "openai-project", "x-stainless-x", "traceparent"]), st.text("a :=;,/", max_size=5))
+@given(
+    st.sampled_from(["accept", "user-agent", "openai-project", "x-stainless-x", "traceparent"]),
+    st.text("a :=;,/", max_size=5),
+)
 def test_a_memory_key_in_any_header_stays_here(name: str, before: str) -> None:
     """Even inside another value."""
     assert _KEY not in str(sent((name, f"{before} {_KEY}")))
@@ -59,7 +63,9 @@ def test_a_memory_key_in_any_header_stays_here(name: str, before: str) -> None:
 
 def test_headers_that_connection_names_and_odd_values_stay_here() -> None:
     """Hop-by-hop by declaration; control characters and non-ASCII could be read differently upstream."""
-    headers = sent(("Connection", "close, Traceparent"), ("traceparent", "t"), ("openai-x", "a\r\nb"), ("openai-y", "é"))
+    headers = sent(
+        ("Connection", "close, Traceparent"), ("traceparent", "t"), ("openai-x", "a\r\nb"), ("openai-y", "é")
+    )
 
     assert not headers.keys() & {"traceparent", "openai-x", "openai-y", "connection"}
 
@@ -98,8 +104,8 @@ def test_retry_hints_rate_limits_and_ids_come_back() -> None:
 
 def test_connection_details_and_cookies_do_not_come_back() -> None:
     """Neither the provider's nor its CDN's."""
-    dropped = ["Connection", "transfer-encoding", "keep-alive", "content-length", "set-cookie", "server", "date", "alt-svc",
-               "cf-ray", "location", "x-memory-status", "access-control-allow-origin", "x-hop"]  # fmt: skip
+    dropped = ["Connection", "transfer-encoding", "keep-alive", "content-length", "set-cookie", "server", "date",
+               "alt-svc", "cf-ray", "location", "x-memory-status", "access-control-allow-origin", "x-hop"]  # fmt: skip
     headers = [(name, "x-hop") for name in dropped]
 
     assert response_headers(headers, decoded=False) == []

@@ -45,7 +45,9 @@ def test_the_best_comes_first_and_the_newest_is_marked() -> None:
         '- Mon, Jun 1, I said: "Walk Rex twice a day."',
         '- Fri, Jun 5, the newest, you said: "I also have a cat."',
     ]
-    assert reply_text([_CAT, _TIP]).startswith('You told me on Fri, Jun 5: "I also have\na cat." (the newest on this)\n')
+    assert reply_text([_CAT, _TIP]).startswith(
+        'You told me on Fri, Jun 5: "I also have\na cat." (the newest on this)\n'
+    )
 
 
 def test_repeated_and_endless_memories_do_not_fill_the_reply() -> None:

@@ -1,23 +1,20 @@
-"""Chat Completions: bytes that nobody asked to change do not change, and the reply is understood beside them."""
+"""Chat Completions: bytes that nobody asked to change do not change, and errors reach the SDK."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-import msgspec
 import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InvalidRequest
-from router.providers.base import Reply, Signal, Turn, Usage
+from router.providers.base import Turn
 from router.providers.json_bytes import split_array, split_object
 from router.providers.openai_chat import OPENAI_CHAT, OPTION_FIELDS, ChatCompletionsRequest
-from router.providers.openai_reply import ChatCollector
-from router.sse import Event
-from tests.fakes.provider import chat_chunk, chat_events, chat_reply
+from tests.fakes.provider import chat_chunk
 
 BLOCK = "<memory_context>\nRex is a dog.\n</memory_context>"
 USER = b'{"role": "user",  "content": "Caf\\u00e9 or t\xc3\xa9?", "x_vendor": 1.50}'
@@ -36,20 +33,6 @@ def request_of(*messages: bytes, more: bytes = b"") -> ChatCompletionsRequest:
 
 def sent_messages(body: bytes) -> list[bytes]:
     return split_array(split_object(body)["messages"])
-
-
-def event(data: bytes, name: str = "") -> Event:
-    return Event(name=name, data=data.removeprefix(b"data: ").strip(), end=0)
-
-
-def collect(events: list[bytes], *, choices: int = 1, chars: int = 1000) -> tuple[list[Signal], Reply]:
-    collector = ChatCollector(choices=choices, text_chars_max=chars)
-    signals = []
-    for data in events:
-        foreseen = collector.classify(event(data))
-        signals.append(collector.feed(event(data)))
-        assert foreseen is signals[-1]
-    return signals, collector.reply()
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -233,11 +216,13 @@ def test_a_byte_order_mark_and_null_options_are_fine() -> None:
     assert (request.stream, request.choices, request.include_usage, request.turns()) == (False, 1, False, [])
 
 
-_JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner), max_leaves=5)
+_JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5)
 _MESSAGES = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "tool"])},
     optional={
-        "content": st.none() | st.text(max_size=20) | st.lists(st.fixed_dictionaries({"type": st.text(max_size=5), "text": _JSON})),
+        "content": st.none()
+        | st.text(max_size=20)
+        | st.lists(st.fixed_dictionaries({"type": st.text(max_size=5), "text": _JSON})),
         "x": _JSON,
     },
 )
@@ -264,131 +249,21 @@ def test_injection_changes_one_message_only(messages: list[dict[str, Any]], inje
         assert after == before
 
 
-# --- replies ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_whole_reply_is_read() -> None:
-    """Choice 0's text, the usage, and that it is complete."""
-    reply = OPENAI_CHAT.parse_reply(chat_reply("Hello."), text_chars_max=100)
-
-    assert reply == Reply(text="Hello.", complete=True, usage=Usage(7, 3, 10))
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"[]", b'{"ok":1}', b'{"choices":[]}', b'{"choices":[{"index":0}]}', b"\xff", b'{"choices":7}']
-)
-def test_what_is_no_chat_completion_is_none(body: bytes) -> None:
-    """It is passed through as it came, and nothing is remembered of it."""
-    assert OPENAI_CHAT.parse_reply(body, text_chars_max=100) is None
-
-
-def test_refusals_errors_and_long_texts_are_told_apart() -> None:
-    """A refusal is text; an error inside a 200 is a failure; a long text is cut and says so."""
-    refusal = msgspec.json.encode({"choices": [{"message": {"content": None, "refusal": "No."}}]})
-    failed = b'{"error":{"message":"overloaded"},"choices":[]}'
-
-    assert OPENAI_CHAT.parse_reply(refusal, text_chars_max=100) == Reply(text="No.", complete=True)
-    assert OPENAI_CHAT.parse_reply(failed, text_chars_max=100) == Reply(text="", complete=False)
-    assert OPENAI_CHAT.parse_reply(chat_reply("12345"), text_chars_max=3) == Reply(
-        text="123", complete=True, usage=Usage(7, 3, 10), truncated=True
-    )
-
-
-def test_a_stream_finishes_with_the_chunk_that_has_the_reason() -> None:
-    """Not with `[DONE]`, which may come after a usage chunk."""
-    usage = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
-    *events, done = chat_events(["a", "b"])
-
-    signals, reply = collect([*events, usage, done])
-
-    assert signals == [Signal.NOTHING] * 2 + [Signal.FINISH] + [Signal.NOTHING] * 2
-    assert reply == Reply(text="ab", complete=True, usage=Usage(1, 2, 3))
-
-
-def test_with_several_choices_the_last_reason_finishes() -> None:
-    """Choice 0 alone is collected."""
-    events = [
-        chat_chunk("a"),
-        chat_chunk("x", index=1),
-        chat_chunk(finish_reason="stop"),
-        chat_chunk("y", index=1),
-        chat_chunk(finish_reason="stop", index=1),
-    ]
-
-    assert collect(events, choices=2) == (
-        [Signal.NOTHING] * 4 + [Signal.FINISH],
-        Reply(text="a", complete=True),
-    )
-
-
-def test_a_terminator_without_a_reason_finishes_too() -> None:
-    """Some servers never send a finish_reason."""
-    assert collect([chat_chunk("a"), b"data: [DONE]\n\n"]) == (
-        [Signal.NOTHING, Signal.FINISH],
-        Reply(text="a", complete=True),
-    )
-
-
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
-        (b'{"error":{"message":"overloaded"}}', ""),
-        (b'{"error":"overloaded"}', ""),
-        (b"overloaded", "error"),
-        (b'{"choices":[{"delta":{},"finish_reason":"error"}]}', ""),
-    ],
-)
-def test_an_error_in_the_stream_is_a_failure(data: bytes, name: str) -> None:
-    """What came before it is not a complete reply, whatever follows."""
-    collector = ChatCollector(text_chars_max=100)
-    collector.feed(event(chat_chunk("par")))
-
-    assert collector.feed(event(data, name)) is Signal.FAILURE
-    collector.feed(event(b"[DONE]"))
-    assert collector.reply() == Reply(text="par", complete=False)
-    assert collector.ended
-
-
-def test_odd_chunks_mean_nothing() -> None:
-    """Empty reasons, missing deltas, foreign JSON and garbage are forwarded and ignored."""
-    odd = [
-        b'{"choices":[{"delta":{"content":"a"},"finish_reason":""}]}',
-        b'{"choices":[{"index":0}]}',
-        b'{"choices":[null,7]}',
-        b'{"choices":null}',
-        b"{}",
-        b"{broken",
-        b"7",
-        b"",
-        b'{"choices":[{"delta":{"content":["x"],"refusal":7}}]}',
-        b'{"error":null,"choices":[{"delta":{"refusal":"b"}}]}',
-    ]
-
-    assert collect(odd) == ([Signal.NOTHING] * len(odd), Reply(text="ab", complete=False))
-
-
-def test_a_character_split_over_two_chunks_is_joined() -> None:
-    """Some providers escape each half of a surrogate pair in its own chunk."""
-    halves = [b'{"choices":[{"delta":{"content":"\\ud83d"}}]}', b'{"choices":[{"delta":{"content":"\\ude42"}}]}']
-
-    assert collect(halves)[1].text == "🙂"
-
-
-def test_a_long_stream_keeps_its_first_part() -> None:
-    """The collector's memory is bounded."""
-    _, reply = collect([chat_chunk("abc"), chat_chunk("def"), chat_chunk("ghi")], chars=5)
-
-    assert (reply.text, reply.truncated) == ("abcde", True)
-
-
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, "invalid_request_error"), (401, "authentication_error"), (404, "not_found_error"), (413, "invalid_request_error"),
-     (429, "rate_limit_error"), (500, "server_error"), (504, "server_error")],
-)  # fmt: skip
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (404, "not_found_error"),
+        (413, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "server_error"),
+        (504, "server_error"),
+    ],
+)
 def test_error_bodies_have_the_shape_of_openai(status: int, kind: str) -> None:
     """SDKs read `error.code` and `error.type`."""
     body = OPENAI_CHAT.error_body("No.", status=status, code="slug", field="model")

@@ -68,8 +68,7 @@ def test_the_default_takes_plain_names_only() -> None:
 def test_each_format_has_its_path_for_chat_completions() -> None:
     """Below the base URL that the vendor's own SDK takes."""
     urls = [
-        route.settings.base_url + route.chat_path
-        for route in map(table().resolve, ["gpt-5.1", "gemini-3", "claude-5"])
+        route.settings.base_url + route.chat_path for route in map(table().resolve, ["gpt-5.1", "gemini-3", "claude-5"])
     ]
 
     assert urls == [

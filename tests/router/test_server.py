@@ -163,15 +163,13 @@ def test_accepted_sockets_give_up_on_clients_that_stop_reading() -> None:
 
 async def test_a_client_that_stops_reading_cannot_hold_up_the_end() -> None:
     settings = msgspec.structs.replace(SETTINGS, stalled_write_timeout_s=0.5, drain_timeout_s=0.1)
-    async with running(settings) as server:
-        stream = await server.connect()
+    async with running(settings) as server, await server.connect() as stream:
         await stream.send_all(GET % b"/flood")
         await server.app.slow_started.wait()
         await wait_all_tasks_blocked(0.2)  # every buffer on the way is full
         server.shutdown.set()
-        with trio.fail_after(10):
+        with trio.fail_after(5):
             await server.ended.wait()
-        await stream.aclose()
 
 
 async def test_a_running_request_finishes_while_the_server_drains() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -46,7 +47,7 @@ def split(chunks: list[bytes], *, event_bytes_max: int = 10_000) -> Found:
 
 def cut_into(data: bytes, places: list[int]) -> list[bytes]:
     borders = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:end] for start, end in zip(borders, borders[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(borders)]
 
 
 @given(_ANY_STREAM, st.lists(st.integers(0, 10_000), max_size=30))
@@ -96,9 +97,9 @@ def test_separators_of_unicode_inside_json_do_not_split() -> None:
 
 def test_comments_blank_lines_and_a_byte_order_mark_are_no_events() -> None:
     """Keep-alives of OpenRouter and DeepSeek pass through without meaning anything."""
-    stream = b"\xef\xbb\xbf: OPENROUTER PROCESSING\n\n\n\r\n: keep-alive\n\ndata: x\n\n"
+    stream = b"\xef\xbb\xbfdata: x\n\n: OPENROUTER PROCESSING\n\n\n\r\n: keep-alive\n\ndata: y\n\n"
 
-    assert split([stream]) == [("", b"x")]
+    assert split([stream]) == [("", b"x"), ("", b"y")]
 
 
 def test_data_lines_are_joined_and_the_last_name_counts() -> None:

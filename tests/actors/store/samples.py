@@ -67,9 +67,7 @@ async def new_vault(store: Store, key: str) -> VaultRef:
     return principal.vault
 
 
-def accept(
-    store: Store, vault: VaultRef, *texts: str, on_durable: Callable[[list[InboxRow]], None] = ignore
-) -> Commit:
+def accept(store: Store, vault: VaultRef, *texts: str, on_durable: Callable[[list[InboxRow]], None] = ignore) -> Commit:
     """Accept one exchange a text."""
     return store.accept_nowait(vault, [exchange(text) for text in texts], on_durable)
 

@@ -110,9 +110,7 @@ async def test_callbacks_come_in_the_order_of_acceptance(store: Store, vault: Va
 async def test_what_a_caller_changes_afterwards_is_not_stored(store: Store, vault: VaultRef) -> None:
     metadata = {"colour": "red"}
     message = Message(role="user", content="a", metadata=metadata)
-    commit = store.accept_nowait(
-        vault, [Exchange(messages=(message,), source="ingest", accepted_ms=1)], ignore
-    )
+    commit = store.accept_nowait(vault, [Exchange(messages=(message,), source="ingest", accepted_ms=1)], ignore)
     metadata["colour"] = "blue"
     await commit.wait_durable()
     image = await store.load_vault(vault, model_id=MODEL)
@@ -204,7 +202,9 @@ async def test_the_same_step_twice_changes_nothing_and_says_so(store: Store, vau
 
 
 async def test_one_vault_cannot_end_the_rows_of_another(store: Store, vault: VaultRef) -> None:
+    await new_vault(store, "mk_elsewhere")
     other = await new_vault(store, "mk_other")
+    assert other.shard == vault.shard
     (row,) = await stored(store, other, "a")
     with pytest.raises(StoreUnavailable):
         await store.materialise(vault, step((row.row_id,), next_seq=1))
@@ -274,6 +274,14 @@ async def test_an_unknown_vault_is_empty_and_takes_nothing(store: Store, vault: 
     assert (image.memories, image.vectors, image.inbox, image.next_seq) == ([], {}, [], 1)
     with pytest.raises(NotFound):
         await accept(store, unknown, "a").wait_durable()
+
+
+async def test_a_vault_is_found_only_in_its_own_shard(store: Store, vault: VaultRef) -> None:
+    await stored(store, vault, "a")
+    misplaced = VaultRef(number=vault.number, shard=1 - vault.shard)
+    assert await texts_of(store, misplaced) == ([], [])
+    with pytest.raises(NotFound):
+        await accept(store, misplaced, "b").wait_durable()
 
 
 async def test_a_failing_job_does_not_spoil_its_neighbours(store: Store, vault: VaultRef) -> None:

@@ -1,0 +1,69 @@
+"""One row of the supervisor's routing table: what of a live vault outlasts a crash of its actor.
+
+Owns the mailbox, the pins, the count of crashes and the scope that the actor runs in. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from actors.mailbox import Mailbox
+from actors.restart import RestartPolicy
+from actors.vault_actor import VaultActor
+from models.ids import VaultRef
+
+
+class Entry:
+    """A vault that is in memory, or on its way in or out.
+
+    Attributes:
+        actor: the present incarnation.
+        pins: holders that need the vault to stay; see `actors.pin`.
+        rows_sent: the last inbox row whose `Apply` went into the mailbox. It was committed before, so whatever hydrates
+            later has found it in the store.
+        scope: ends by erasure or by the deadline of the drain; no cancellation from outside reaches the actor.
+        closed: nothing more enters the mailbox.
+        gone: the entry is no longer in the table.
+    """
+
+    __slots__ = (
+        "actor",
+        "closed",
+        "gone",
+        "mailbox",
+        "pins",
+        "quarantined_until_s",
+        "restarts",
+        "rows_sent",
+        "scope",
+        "vault",
+    )
+
+    def __init__(self, vault: VaultRef, mailbox: Mailbox, restarts: RestartPolicy) -> None:
+        self.vault = vault
+        self.mailbox = mailbox
+        self.restarts = restarts
+        self.actor: VaultActor | None = None
+        self.pins = 0
+        self.rows_sent = 0
+        self.quarantined_until_s: float | None = None
+        self.scope = trio.CancelScope(shield=True)
+        self.closed = trio.Event()
+        self.gone = trio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Could leave memory without disturbing anybody."""
+        awaited = self.pins or self.mailbox.waiting or self.mailbox.reserved
+        return not (self.closed.is_set() or awaited or self._busy)
+
+    @property
+    def _busy(self) -> bool:
+        if self.quarantined_until_s is not None:
+            return False  # whoever asks after the quarantine may as well begin anew
+        return self.actor is None or self.actor.busy
+
+    def close(self) -> None:
+        """Begin passivation: what the mailbox holds is still handled."""
+        self.closed.set()
+        self.mailbox.close()

@@ -1,0 +1,139 @@
+"""How a finished exchange reaches its vault: a pin beforehand, a receipt afterwards.
+
+The pin holds the vault in memory and a place in its mailbox from before the provider is called, so that the hand-over
+itself can neither block nor be refused by the vault. The exchange goes to the store; the vault is told by the commit.
+Must never wait in `Pin.submit`: the task that calls it may be cancelled at any checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from actors.entry import Entry
+from actors.mailbox import ReplySlot
+from actors.store.protocol import Commit, VaultStore
+from models.errors import DeadlineExceeded, NotFound, StoreUnavailable, VaultUnavailable
+from models.memory import Exchange, InboxRow
+from models.messages import Applied, Apply
+
+COMMIT_TIMEOUT_S = 30.0
+
+
+class Receipt:
+    """What became of exchanges that were handed over: first durable, then taken into memory."""
+
+    __slots__ = ("_commit", "_slot")
+
+    def __init__(self) -> None:
+        self._commit: Commit | None = None
+        self._slot: ReplySlot | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether they are durable already."""
+        return self._commit is not None and self._commit.durable
+
+    async def wait_durable(self, *, timeout_s: float = COMMIT_TIMEOUT_S) -> None:
+        """Return once the exchanges are durable; any search that starts afterwards finds them.
+
+        Raises:
+            StorageFull, StoreUnavailable: nothing was stored.
+            DeadlineExceeded: the commit is still under way after `timeout_s`.
+        """
+        assert self._commit is not None
+        with trio.move_on_after(timeout_s) as waiting:
+            try:
+                await self._commit.wait_durable()
+            except NotFound:
+                raise StoreUnavailable("The vault was erased meanwhile; nothing was stored.", retry_after_s=1) from None
+        if waiting.cancelled_caught:
+            raise DeadlineExceeded(f"The commit took longer than {timeout_s:g} s.")
+
+    async def wait_applied(self, *, timeout_s: float) -> Applied:
+        """What the vault made of the exchanges, once they are durable and taken into memory; wait for it once.
+
+        Raises:
+            StorageFull, StoreUnavailable: nothing was stored.
+            DeadlineExceeded, VaultUnavailable: it may be durable, but its counts are not known.
+        """
+        deadline = trio.current_time() + timeout_s
+        await self.wait_durable(timeout_s=timeout_s)
+        if self._slot is None:
+            raise VaultUnavailable("The exchange is stored, but its vault was not told.")
+        applied: Applied = await self._slot.wait(timeout_s=max(0.0, deadline - trio.current_time()))
+        return applied
+
+
+class Pin:
+    """A vault held in memory, with a reserved place for one hand-over, from before the provider is called.
+
+    Use it as a context manager, or call `close` when nothing will be handed over any more.
+    """
+
+    __slots__ = ("_entry", "_open", "_reservation", "_store", "_successor")
+
+    def __init__(self, entry: Entry, store: VaultStore, *, successor: Callable[[Entry], Entry]) -> None:
+        """Pin a vault that is not closing.
+
+        Args:
+            successor: the entry of the vault that took the place of an entry's vault when that was erased, else the
+                entry itself.
+
+        Raises:
+            Overloaded: the vault has no place for another exchange.
+        """
+        self._reservation = entry.mailbox.reserve_nowait()
+        self._entry = entry
+        self._store = store
+        self._successor = successor
+        self._open = True
+        entry.pins += 1
+
+    def submit(self, exchanges: Sequence[Exchange]) -> Receipt:
+        """Put finished exchanges into the committer's queue. A plain function: it cannot be cancelled halfway.
+
+        Raises:
+            Overloaded, TooLarge, ShuttingDown, VaultUnavailable: nothing is being stored; the pin keeps its place.
+        """
+        assert self._open, "a pin hands over once, before it is closed"
+        self._follow()
+        entry, reservation, receipt = self._entry, self._reservation, Receipt()
+
+        def on_durable(rows: list[InboxRow]) -> None:
+            entry.pins -= 1
+            entry.rows_sent = rows[-1].row_id if rows else entry.rows_sent
+            receipt._slot = reservation.send(Apply(tuple(rows)))
+
+        def on_failed() -> None:
+            entry.pins -= 1
+            reservation.release()
+
+        receipt._commit = self._store.accept_nowait(
+            entry.vault, exchanges, on_durable=on_durable, on_failed=on_failed
+        )
+        self._open = False  # from here on one of the two gives back the place and the hold
+        return receipt
+
+    def _follow(self) -> None:
+        """If the vault was erased since it was pinned, hold the one that took its place instead."""
+        entry = self._successor(self._entry)
+        if entry is not self._entry:
+            reservation = entry.mailbox.reserve_nowait()
+            self.close()
+            self._entry, self._reservation, self._open = entry, reservation, True
+            entry.pins += 1
+
+    def close(self) -> None:
+        """Let the vault go; harmless a second time. What was submitted goes its way."""
+        if self._open:
+            self._open = False
+            self._entry.pins -= 1
+            self._reservation.release()
+
+    def __enter__(self) -> Pin:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
