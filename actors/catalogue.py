@@ -1,4 +1,4 @@
-"""The records of a vault and the arrays that ranking reads: which chunk belongs to which memory, who stands beside whom.
+"""The records of a vault and the arrays that ranking reads: which chunk belongs to which memory, who is beside whom.
 
 Owns numbering: a memory has a *position* (0, 1, 2 ... in the order of storing), a chunk has a number, a session has a
 number. Positions and numbers are never reused; deleted ones are marked. Must never look at words or vectors.

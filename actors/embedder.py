@@ -1,8 +1,8 @@
 """The shared embedder: texts of all vaults and requests become vectors in micro-batches.
 
-Batching is natural: whatever has queued up while the last batch ran forms the next one; no timer adds latency. Questions
-that somebody waits for (interactive) and memories that are found by their words meanwhile (bulk) run in separate lanes,
-so that a question waits behind other questions only. Owns the lanes; must never touch a vault.
+Batching is natural: whatever has queued up while the last batch ran forms the next one; no timer adds latency.
+Questions that somebody waits for (interactive) and memories that are found by their words meanwhile (bulk) run in
+separate lanes, so that a question waits behind other questions only. Owns the lanes; must never touch a vault.
 """
 
 from __future__ import annotations

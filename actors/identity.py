@@ -1,8 +1,8 @@
 """Which messages a vault knows already: the rules of design section 6, in one place.
 
-A message's identity is the client's own id where given, else (session, role, content, given time). An earlier message of
-a request adds nothing if it is known. The final exchange adds nothing if the same words were stored a short while ago;
-later it is a genuine new statement. All decisions use the times in the log, so that replay repeats them.
+A message's identity is the client's own id where given, else (session, role, content, given time). An earlier message
+of a request adds nothing if it is known. The final exchange adds nothing if the same words were stored a short while
+ago; later it is a genuine new statement. All decisions use the times in the log, so that replay repeats them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def identity(message: Message) -> Identity:
 
 
 def content_digest(session_id: str | None, role: str, content: str, timestamp_ms: int | None = None) -> Digest:
-    """128 bits over who said what, where, and (if given) when; fields are length-prefixed, so none can imitate another."""
+    """128 bits over who said what, where, and (if given) when; lengths keep fields from imitating each other."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (session_id, role, content, timestamp_ms):
         data = b"" if part is None else str(part).encode("utf-8", "surrogatepass")

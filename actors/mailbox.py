@@ -1,8 +1,9 @@
 """A vault's mailbox: one bounded Trio channel, and the only place where reply channels exist.
 
 A mailbox has two kinds of places. `ask` waits for one of `messages_max` ordinary places until its deadline. A
-`Reservation` owns one of `reserved_max` places from before the work that it will report, so that telling the actor about
-a finished conversation can never block and never fail for want of room. Either kind is free again when the actor takes the message.
+`Reservation` owns one of `reserved_max` places from before the work that it will report, so that telling the actor
+about a finished conversation can never block and never fail for want of room. Either kind is free again when the actor
+takes the message, so the two numbers bound what can wait.
 
 Closing the send side is passivation: Trio still delivers what is buffered, then `EndOfChannel`.
 """
@@ -47,9 +48,8 @@ class Envelope:
         """Answer. A caller that has gone is not an error."""
         if self._reply_to is None:
             return
-        with self._reply_to:
-            with suppress(trio.BrokenResourceError):
-                self._reply_to.send_nowait(result)
+        with self._reply_to, suppress(trio.BrokenResourceError):
+            self._reply_to.send_nowait(result)
         self._reply_to = None
 
     def drop(self) -> None:

@@ -110,9 +110,7 @@ class Pin:
             entry.pins -= 1
             reservation.release()
 
-        receipt._commit = self._store.accept_nowait(
-            entry.vault, exchanges, on_durable=on_durable, on_failed=on_failed
-        )
+        receipt._commit = self._store.accept_nowait(entry.vault, exchanges, on_durable=on_durable, on_failed=on_failed)
         self._open = False  # from here on one of the two gives back the place and the hold
         return receipt
 

@@ -1,8 +1,23 @@
-"""When a crashed actor may start again: restart intensity as in OTP's supervisors, pure arithmetic on a clock value."""
+"""When what failed may be tried again: an actor that crashed, a call that was refused.
+
+Pure arithmetic on clock values; must never wait itself.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+
+RETRY_FIRST_S = 0.1
+RETRY_LAST_S = 5.0
+
+
+def retry_delays() -> Iterator[float]:
+    """Seconds to wait before each further attempt: doubling from `RETRY_FIRST_S` to `RETRY_LAST_S`, without end."""
+    delay_s = RETRY_FIRST_S
+    while True:
+        yield delay_s
+        delay_s = min(delay_s * 2, RETRY_LAST_S)
 
 
 class RestartPolicy:

@@ -1,8 +1,8 @@
 """The supervisor: routes requests to vault actors and owns their lives.
 
 A vault exists whether or not it is in memory. The first request for it makes an entry and starts its actor; everybody
-else who comes meanwhile finds the same entry, whose mailbox already takes messages (hydrate once). The mailbox belongs to
-the entry, not to the actor, so a restart loses only the message in hand, whose caller is told.
+else who comes meanwhile finds the same entry, whose mailbox already takes messages (hydrate once). The mailbox belongs
+to the entry, not to the actor, so a restart loses only the message in hand, whose caller is told.
 
 Owns the routing table, restarts, quarantine, passivation and drain. Must never touch what is inside a vault.
 """
@@ -240,7 +240,7 @@ class Supervisor:
         logger.error("vault_crashed", extra={"vault": entry.vault.number, "error": root_cause(error)})
 
     async def _may_restart(self, entry: Entry) -> bool:
-        """Whether a crashed actor starts again: at once, or after a quarantine. Not when its mailbox closes meanwhile."""
+        """Whether a crashed actor starts again: at once or after a quarantine; not when its mailbox closes in that."""
         now_s = trio.current_time()
         if entry.restarts.may_restart(now_s):
             return True

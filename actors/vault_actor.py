@@ -23,16 +23,11 @@ from numpy.typing import NDArray
 
 from actors.embedder import Embedder
 from actors.mailbox import Envelope, Mailbox
-from actors.store.protocol import Materialisation, VaultStore
+from actors.restart import retry_delays
+from actors.step_writer import StepWriter
+from actors.store.protocol import VaultStore
 from actors.vault import Analysis, TextsToEmbed, Vault, analyse, unanalysed
-from models.errors import (
-    DeadlineExceeded,
-    MemoryRouterError,
-    NotFound,
-    Overloaded,
-    StorageFull,
-    StoreUnavailable,
-)
+from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, StoreUnavailable
 from models.ids import VaultRef
 from models.memory import InboxRow, Message
 from models.messages import (
@@ -62,17 +57,6 @@ OFFLOAD_CHARACTERS_MIN = 20_000
 EMBED_CHUNKS_MAX = 16
 EMBED_ATTEMPTS_MAX = 3
 STORE_TIMEOUT_S = 30.0
-RETRY_FIRST_S = 0.1
-RETRY_LAST_S = 5.0
-
-WRITE_TIMEOUT_S = 120.0
-"""A step whose fate is unknown after this long ends the incarnation; the next one reads what became of it."""
-
-WRITE_ATTEMPTS_MAX = 10
-"""About 20 s: a store that refuses a step for longer may hold it already, so the incarnation ends and loads again."""
-
-WRITE_GRACE_S = 5.0
-"""How long the end of an incarnation waits for the write under way, so that the next one does not read before it."""
 
 
 class LifeCycle(enum.Enum):
@@ -129,40 +113,26 @@ class VaultActor:
         self._read_through = rows_sent  # rows up to here were in the store when hydration read it
         self._hydrated: dict[int, Applied] = {}  # what hydration made of rows whose `Apply` may be on its way
         self._texts_out, self._texts_in = trio.open_memory_channel[TextsToEmbed](1)
-        self._steps: list[Materialisation] = []  # finished, not written yet; the writer merges them
-        self._steps_waiting = trio.Event()
-        self._steps_settled = trio.Event()
-        self._steps_settled.set()
-        self._writing = trio.Lock()  # held while the store works on a step
+        self._writer = StepWriter(ref, store)
         self.life_cycle = LifeCycle.HYDRATING
 
     @property
     def busy(self) -> bool:
         """Whether passivating now would leave work half done; the store would resume it, but at a cost."""
-        return self.life_cycle is LifeCycle.HYDRATING or self._vault.pending > 0 or not self._steps_settled.is_set()
+        return self.life_cycle is LifeCycle.HYDRATING or self._vault.pending > 0 or not self._writer.settled
 
     async def run(self) -> None:
         """Hydrate, serve the mailbox until its send side closes, and end."""
         async with self._hydrations:
             await self._hydrate()
-        async with trio.open_nursery() as writer:
-            writer.start_soon(self._write_steps)
-            try:
-                await self._serve()
-            finally:  # crashed or not; a cancellation from outside does not wait
-                with trio.move_on_after(WRITE_GRACE_S):
-                    await self._writing.acquire()
-                writer.cancel_scope.cancel(reason="the incarnation ends")
-        self._enter(LifeCycle.STOPPED)
-
-    async def _serve(self) -> None:
-        self._enter(LifeCycle.ACTIVE)
-        async with trio.open_nursery() as children:
+        async with self._writer.running(), trio.open_nursery() as children:
+            self._enter(LifeCycle.ACTIVE)
             children.start_soon(self._embed_texts)
             async for envelope in self._mailbox.receive:
                 await self._take(envelope)
             self._enter(LifeCycle.PASSIVATING)
             children.cancel_scope.cancel(reason="the vault passivates")
+        self._enter(LifeCycle.STOPPED)
 
     def _enter(self, life_cycle: LifeCycle) -> None:
         logger.debug(
@@ -174,7 +144,7 @@ class VaultActor:
     # Turns.
 
     async def _take(self, envelope: Envelope) -> None:
-        """One turn. An error of the message is its reply; any other error is the actor's end, and the caller is told."""
+        """One turn. An error of the message is its reply; any other is the actor's end, of which the caller is told."""
         envelope.taken()
         if envelope.expired:
             envelope.reply(DeadlineExceeded("The request waited too long in the vault's mailbox."))
@@ -256,10 +226,10 @@ class VaultActor:
 
     async def _forget(self, session_id: str) -> Forgotten:
         """Delete a session: first let everything under way settle, so that nothing deleted is written afterwards."""
-        self._queue_step(self._vault.take_step(self._embedder.model_id, unfinished=True))
+        self._writer.put(self._vault.take_step(self._embedder.model_id, unfinished=True))
         seqs = self._vault.session_seqs(session_id)
         with trio.move_on_after(STORE_TIMEOUT_S) as waiting:
-            await self._steps_settled.wait()
+            await self._writer.wait_settled()
             await self._store.delete_memories(self._ref, seqs)
         if waiting.cancelled_caught:
             raise StoreUnavailable("The store did not delete the session in time; ask again until it is deleted.")
@@ -269,20 +239,12 @@ class VaultActor:
 
     def _after_change(self) -> None:
         """Hand on what a turn has left to do: a finished step to the writer, texts to the embedder, the size."""
-        self._queue_step(self._vault.take_step(self._embedder.model_id))
+        self._writer.put(self._vault.take_step(self._embedder.model_id))
         if not self._texts_out.statistics().current_buffer_used:
             texts = self._vault.next_to_embed(chunks_max=EMBED_CHUNKS_MAX)
             if texts:
                 self._texts_out.send_nowait(texts)
         self._resized(self._vault.nbytes)
-
-    def _queue_step(self, step: Materialisation | None) -> None:
-        if step is None:
-            return
-        self._steps.append(step)
-        self._steps_waiting.set()
-        if self._steps_settled.is_set():
-            self._steps_settled = trio.Event()
 
     # Hydration.
 
@@ -337,7 +299,7 @@ class VaultActor:
 
     async def _embed_part(self, texts: Sequence[str]) -> NDArray[np.float16] | None:
         """Vectors of a few texts, or None when the model fails on them repeatedly. A full queue is no failure."""
-        delays = _Delays()
+        delays = retry_delays()
         failures = 0
         while failures < EMBED_ATTEMPTS_MAX:
             try:
@@ -347,68 +309,11 @@ class VaultActor:
             except Exception as error:  # the edge of the model: memories must survive whatever it raises
                 failures += 1
                 logger.warning("embedding_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
-            await delays.wait()
+            await trio.sleep(next(delays))
         return None
-
-    async def _write_steps(self) -> None:
-        """Write steps to the store in order."""
-        while True:
-            while self._steps:
-                step = merge_steps(self._steps)
-                self._steps = []
-                await self._write(step)
-            self._steps_settled.set()
-            self._steps_waiting = trio.Event()
-            await self._steps_waiting.wait()
-
-    async def _write(self, step: Materialisation) -> None:
-        """Write one step: on a full disk until there is room, on a failing store `WRITE_ATTEMPTS_MAX` times."""
-        delays = _Delays()
-        failures = 0
-        while True:
-            try:
-                async with self._writing:
-                    with trio.fail_after(WRITE_TIMEOUT_S):
-                        await self._store.materialise(self._ref, step)
-                return
-            except NotFound:
-                return  # the vault was erased: nothing of it is kept, and the supervisor ends this actor
-            except (StorageFull, StoreUnavailable) as error:
-                logger.warning("materialise_failed", extra={"vault": self._ref.number, "code": error.code})
-                failures += isinstance(error, StoreUnavailable)
-                if failures >= WRITE_ATTEMPTS_MAX:
-                    raise
-            await delays.wait()
-
-
-def merge_steps(steps: Sequence[Materialisation]) -> Materialisation:
-    """Several steps in a row as one transaction."""
-    vectors: dict[int, NDArray[np.float16]] = {}
-    for step in steps:
-        vectors.update(step.vectors)
-    return Materialisation(
-        row_ids=tuple(row_id for step in steps for row_id in step.row_ids),
-        memories=tuple(memory for step in steps for memory in step.memories),
-        vectors=vectors,
-        model_id=steps[-1].model_id,
-        next_seq=steps[-1].next_seq,
-    )
 
 
 _NOTHING = Applied(stored=0, duplicates=0, chunks=0)
-
-
-class _Delays:
-    """Pauses between attempts, doubling from `RETRY_FIRST_S` to `RETRY_LAST_S`."""
-
-    __slots__ = ("_next_s",)
-
-    def __init__(self) -> None:
-        self._next_s = RETRY_FIRST_S
-
-    async def wait(self) -> None:
-        await trio.sleep(self._next_s)
-        self._next_s = min(self._next_s * 2, RETRY_LAST_S)
 
 
 class _Pause:

@@ -213,7 +213,7 @@ class RecallSettings(msgspec.Struct, frozen=True, kw_only=True):
     relevance_min: Annotated[
         float,
         Meta(ge=0, le=1, description="Score below which nothing enters a context; 0 lets everything in."),
-    ] = 0.2
+    ] = 0.18
     context_tokens_max: Annotated[
         int, Meta(ge=0, le=10_000_000, description="Tokens that a context may have; 0 sets no token budget.")
     ] = 0

@@ -49,7 +49,11 @@ def _add_error_handlers(app: QuartTrio, components: Components) -> None:
 
     @app.errorhandler(HTTPException)
     async def handle_http(error: HTTPException) -> Response:
-        return error_response(translate(error, body_max_bytes=components.settings.server.body_max_bytes))
+        response = error_response(translate(error, body_max_bytes=components.settings.server.body_max_bytes))
+        for name, value in error.get_headers():
+            if name.lower() == "allow":  # RFC 9110 demands it of a 405
+                response.headers["Allow"] = value
+        return response
 
     @app.errorhandler(Exception)
     async def handle_bug(error: Exception) -> Response:
@@ -79,7 +83,8 @@ def translate(error: HTTPException, *, body_max_bytes: int) -> MemoryRouterError
                 f"There is no {request.method} {request.path[:200]}.", hint="See the README for the routes."
             )
         case 405:
-            return MethodNotAllowed(f"{request.method} is not allowed here.")
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+            return MethodNotAllowed(f"{request.method} is not allowed here.", hint=f"Allowed: {allowed}.")
         case 413:
             return TooLarge("The request is too large.")
         case code if code is not None and 400 <= code < 500:

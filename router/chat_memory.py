@@ -62,7 +62,7 @@ class ChatMemory:
         self.recollection = NOTHING
 
     def _find_block_key(self) -> tuple[object, ...] | None:
-        """Where the cache keeps this turn's block. `local/recall` calls no tools, and answers from more than a block."""
+        """Where the cache keeps this turn's block. `local/recall` has no tool loops, and needs more than a block."""
         anchor = None if self._chat.model == LOCAL_RECALL_MODEL else self._chat.anchor_hash()
         return None if anchor is None else (self._vault.number, self._options.scope, anchor)
 

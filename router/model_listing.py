@@ -16,6 +16,9 @@ from router.headers import request_headers
 from router.upstream import Upstream
 
 CATALOGUE_AGE_MAX_S = 300.0
+FAILURE_AGE_MAX_S = 15.0
+"""How long an older list stands in for a provider that gave none, before it is asked again."""
+
 PROVIDER_TIMEOUT_S = 3.0
 MODELS_MAX = 5_000
 REPLY_BYTES_MAX = 4 << 20
@@ -43,20 +46,24 @@ class ModelListing:
         return {name: models for name, models in found.items() if models}
 
     async def _ask(self, name: str, provider: ProviderSettings, found: dict[str, list[str]]) -> None:
-        asked_s, models = self._known.get(name, (-CATALOGUE_AGE_MAX_S, []))
-        if time.monotonic() - asked_s >= CATALOGUE_AGE_MAX_S:
+        expires_s, models = self._known.get(name, (0.0, []))
+        if time.monotonic() >= expires_s:
+            fetched = None
             with trio.move_on_after(PROVIDER_TIMEOUT_S):
-                models = await self._fetch(name, provider)
-            self._known[name] = (time.monotonic(), models)
+                fetched = await self._fetch(name, provider)
+            models = models if fetched is None else fetched
+            age_max_s = FAILURE_AGE_MAX_S if fetched is None else CATALOGUE_AGE_MAX_S
+            self._known[name] = (time.monotonic() + age_max_s, models)
         prefix = provider.prefixes[0] if provider.prefixes else name
         found[name] = [model if provider.keep_prefix else f"{prefix}/{model}" for model in models]
 
-    async def _fetch(self, name: str, provider: ProviderSettings) -> list[str]:
+    async def _fetch(self, name: str, provider: ProviderSettings) -> list[str] | None:
+        """The provider's list, or None when it gives none."""
         try:
             headers = request_headers([], provider=name, api_key=provider.api_key)
             async with self._upstream.stream(name, "/models", headers=headers, body=b"", method="GET") as reply:
                 body = await reply.read(bytes_max=REPLY_BYTES_MAX)
             listed: Any = msgspec.json.decode(body)["data"]
             return [str(model["id"]) for model in listed[:MODELS_MAX]]
-        except (MemoryRouterError, msgspec.DecodeError, KeyError, TypeError):
-            return []
+        except (MemoryRouterError, msgspec.DecodeError, RecursionError, KeyError, TypeError):
+            return None

@@ -176,11 +176,9 @@ def whole_number(value: Any, name: str, least: int, most: int) -> int:
     Raises:
         InvalidRequest: not a whole number, or out of bounds.
     """
-    number: int | None = None
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
-        number = int(value)
-    elif isinstance(value, str) and _DECIMAL.match(value):
-        number = int(value)
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    is_text = isinstance(value, str) and _DECIMAL.match(value) is not None
+    number = int(value) if is_whole or is_text else None
     if number is None or not least <= number <= most:
         raise InvalidRequest(f"{name} must be a whole number from {least} to {most}.", field=name)
     return number

@@ -1,7 +1,7 @@
 """From a conversation to a context: the question, its embedding, the vault's answer, the rendered block.
 
-Owns the question's text and the cache of blocks for tool loops. `recall` raises; whether a failure may be passed over is
-the route's business (promise 4).
+Owns the question's text and the cache of blocks for tool loops. `recall` raises; whether a failure may be passed over
+is the route's business (promise 4).
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ QUESTION_CHARACTERS_MAX = 2_000
 
 TERSE_TERMS_MAX = 2
 """A last turn with so few words ("and there?", "why?") is understood with the turns before it."""
+
+CONTEXT_FRAME_TOKENS = 48
+"""Tags and closing sentence of a context, rounded up; counted against the token budget."""
+
+ENTRY_HEADER_TOKENS = 32
+"""`[MEMORY - 2 days ago (Wed, Jun 3, 9:14 AM)] ` with its blank line, rounded up."""
 
 BLOCKS_MAX = 4_096
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
@@ -71,6 +77,11 @@ def question_text(turns: Sequence[Turn]) -> str:
     return question[-QUESTION_CHARACTERS_MAX:]
 
 
+def context_item(hit: Hit) -> ContextItem:
+    """A hit as it is shown in a context."""
+    return ContextItem(text=hit.matched, role=hit.memory.role, timestamp_ms=hit.memory.timestamp_ms)
+
+
 def without_echo(hits: Sequence[Hit], question: str) -> tuple[Hit, ...]:
     """The hits without the question itself: asked before, it is the best match for itself and answers nothing."""
     if not question.rstrip().endswith(_QUESTION_MARKS):
@@ -83,8 +94,15 @@ class Recaller:
     """Asks vaults on behalf of requests."""
 
     def __init__(
-        self, embedder: Embedder, supervisor: Supervisor, *, block_cache_s: float, clock: Callable[[], float]
+        self,
+        embedder: Embedder,
+        supervisor: Supervisor,
+        *,
+        block_cache_s: float,
+        context_tokens_max: int = 0,
+        clock: Callable[[], float],
     ) -> None:
+        self._context_tokens_max = context_tokens_max
         self._embedder = embedder
         self._supervisor = supervisor
         self._block_cache_s = block_cache_s
@@ -113,10 +131,8 @@ class Recaller:
                 now_ms=now_ms,
             )
             recalled: Recalled = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
-        hits = without_echo(recalled.hits, question)
-        items = [
-            ContextItem(text=hit.matched, role=hit.memory.role, timestamp_ms=hit.memory.timestamp_ms) for hit in hits
-        ]
+        hits = self._within_budget(without_echo(recalled.hits, question))
+        items = [context_item(hit) for hit in hits]
         context = render_context(items, now_ms, options.time_zone) if items else None
         return Recollection(
             context=context,
@@ -126,6 +142,19 @@ class Recaller:
             embedding_ms=embedding_ms,
             total_ms=(time.perf_counter() - began_s) * 1000,
         )
+
+    def _within_budget(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        """The best hits whose entries fit into the token budget together; all of them without one."""
+        if not self._context_tokens_max:
+            return tuple(hits)
+        left = self._context_tokens_max - CONTEXT_FRAME_TOKENS
+        fitting = []
+        for hit in hits:
+            left -= ENTRY_HEADER_TOKENS + self._embedder.encoder.count_tokens(hit.matched)
+            if left < 0:
+                break
+            fitting.append(hit)
+        return tuple(fitting)
 
     async def search(
         self,

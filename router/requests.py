@@ -15,7 +15,6 @@ from router.bodies import decode_object, decompress
 from router.components import Components
 from router.options import MemoryOptions, resolve_options
 
-
 T = TypeVar("T")
 
 OFFLOAD_BYTES_MIN = 128 * 1024

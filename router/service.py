@@ -18,9 +18,10 @@ from pathlib import Path
 
 import trio
 
-from actors.embedder import open_embedder
+from actors.embedder import Embedder, open_embedder
+from actors.store.protocol import Store
 from actors.store.sqlite import open_store
-from actors.supervisor import open_supervisor
+from actors.supervisor import Supervisor, open_supervisor
 from actors.vault_actor import VaultLimits
 from models.embedding import TextEncoder, open_embedding_model
 from models.settings import Settings
@@ -34,7 +35,7 @@ from router.remembering import Rememberer
 from router.request_ids import WithRequestId
 from router.server import HARD_EXIT_GRACE_S, BoundAddress, bind, open_shutdown_signals, serve_app
 from router.streaming import CloseWithRequest
-from router.upstream import open_upstream
+from router.upstream import Upstream, open_upstream
 
 MODELS_FOLDER = "models"
 
@@ -61,16 +62,12 @@ async def serve(
     drain_s = settings.server.drain_timeout_s
     async with open_shutdown_signals(exit_within_s=drain_s * 2 + HARD_EXIT_GRACE_S) as shutdown:
         listening = bind(settings.server)  # fails before anything is written
-        key_file = settings.store.server_key_file
-        async with open_store(
-            data_dir, settings=settings.store, server_key_file=Path(key_file) if key_file else None
-        ) as store:
-            encoder = encoder or await _open_model(data_dir, settings)
+        async with open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store:
             if not await store.has_account():
                 announce(await create_account(store, created_ms=wall_clock_ms()))
             async with (
                 open_embedder(
-                    encoder,
+                    encoder or await _open_model(data_dir, settings),
                     batch_texts_max=settings.embedding.batch_texts_max,
                     interactive_max=settings.embedding.queue_interactive_max,
                     bulk_max=settings.embedding.queue_bulk_max,
@@ -82,46 +79,56 @@ async def serve(
                 open_admin_socket(data_dir / SOCKET_NAME, Administration(store, now_ms=wall_clock_ms).perform),
                 trio.open_nursery() as background,
             ):
-                metrics = Metrics()
-                for part, owner in (
-                    ("store", store), ("embedder", embedder), ("vaults", supervisor), ("upstream", upstream),
-                ):  # fmt: skip
-                    metrics.watch(part, owner.statistics)
-                readiness = Readiness()
-                app = create_app(
-                    Components(
-                        settings=settings,
-                        store=store,
-                        embedder=embedder,
-                        supervisor=supervisor,
-                        upstream=upstream,
-                        recaller=Recaller(
-                            embedder,
-                            supervisor,
-                            block_cache_s=settings.proxy.block_cache_s,
-                            clock=time.monotonic,
-                        ),
-                        rememberer=Rememberer(supervisor),
-                        metrics=metrics,
-                        readiness=readiness,
-                    )
-                )
+                components = assemble(settings, store, embedder, supervisor, upstream)
                 background.start_soon(supervisor.resume)
 
                 async def shutdown_requested() -> None:
-                    readiness.set_ready("server")
+                    components.readiness.set_ready("server")
                     await shutdown.wait()
-                    readiness.set_missing("server", "shutting down")
+                    components.readiness.set_missing("server", "shutting down")
                     background.cancel_scope.cancel(reason="the server shuts down")
 
                 await serve_app(
-                    WithRequestId(CloseWithRequest(app)),
+                    WithRequestId(CloseWithRequest(create_app(components))),
                     settings.server,
                     shutdown_trigger=shutdown_requested,
                     listening=listening,
                     task_status=task_status,
                 )
         log_event("server_stopped")
+
+
+def assemble(
+    settings: Settings, store: Store, embedder: Embedder, supervisor: Supervisor, upstream: Upstream
+) -> Components:
+    """What the routes see of the open parts, with everything watched that has statistics."""
+    metrics = Metrics()
+    metrics.watch("store", store.statistics)
+    metrics.watch("embedder", embedder.statistics)
+    metrics.watch("vaults", supervisor.statistics)
+    metrics.watch("upstream", upstream.statistics)
+    return Components(
+        settings=settings,
+        store=store,
+        embedder=embedder,
+        supervisor=supervisor,
+        upstream=upstream,
+        recaller=Recaller(
+            embedder,
+            supervisor,
+            block_cache_s=settings.proxy.block_cache_s,
+            context_tokens_max=settings.recall.context_tokens_max,
+            clock=time.monotonic,
+        ),
+        rememberer=Rememberer(supervisor),
+        metrics=metrics,
+        readiness=Readiness(),
+    )
+
+
+def server_key_file(settings: Settings) -> Path | None:
+    """Where the server's key is, if not in the data directory."""
+    return Path(settings.store.server_key_file) if settings.store.server_key_file else None
 
 
 async def _open_model(data_dir: Path, settings: Settings) -> TextEncoder:

@@ -145,9 +145,7 @@ class Client:
     ) -> httpx.Response:
         """One chat completion; a bare text is a user's message."""
         listed = [user(message) if isinstance(message, str) else message for message in messages]
-        return await self.post(
-            "/v1/chat/completions", {"model": model, "messages": listed, **body}, headers=headers
-        )
+        return await self.post("/v1/chat/completions", {"model": model, "messages": listed, **body}, headers=headers)
 
     async def other(self, name: str = "other", **body: Any) -> Client:
         """A client with a new user key of this one's account."""
@@ -178,7 +176,9 @@ def object_of(answer: httpx.Response) -> dict[str, Any]:
 async def open_server(
     data_dir: Path, settings: Settings | None = None, *, encoder: TextEncoder | None = None
 ) -> AsyncIterator[Client]:
-    """A server in this loop, as the holder of its account key sees it. Leaving the block stops it at once; its data directory can be opened again.
+    """A server in this loop, as the holder of its account key sees it.
+
+    Leaving the block stops it at once; its data directory can be opened again.
 
     Args:
         data_dir: made on the first start; the account key of that start is kept beside it.
@@ -292,9 +292,7 @@ async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def open_process(
-    data_dir: Path, *, environment: Mapping[str, str] | None = None
-) -> AsyncIterator[ServerProcess]:
+async def open_process(data_dir: Path, *, environment: Mapping[str, str] | None = None) -> AsyncIterator[ServerProcess]:
     """`python -m router serve` with this data directory on a free port; killed at the end if it still runs."""
     command = [sys.executable, "-m", "router", "serve", "--data-dir", str(data_dir), "--port", "0"]
     own = {name: value for name, value in os.environ.items() if not name.startswith("MEMORYROUTER_")}

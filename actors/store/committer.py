@@ -149,7 +149,7 @@ class Committer:
 
     async def wait_ended(self) -> None:
         """Wait until the thread has ended, at most `CLOSE_TIMEOUT_S`; cancellation does not cut it short."""
-        with trio.CancelScope(shield=True):  # bounded by the timeout of the join
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):  # the join has the same limit in real time
             await trio.to_thread.run_sync(self._thread.join, CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
             _log.error("%s: still committing after %.0f s; left behind", self._name, CLOSE_TIMEOUT_S)

@@ -14,8 +14,8 @@ from quart.wrappers.response import ResponseBody
 from models.errors import MemoryRouterError, NoProviderKey
 from models.ids import VaultRef
 from models.memory import LOCAL_RECALL_MODEL
-from models.times import absolute_time
 from models.settings import Secret
+from models.times import absolute_time
 from router.auth import Caller
 from router.chat_memory import ChatMemory
 from router.components import Components
@@ -29,7 +29,6 @@ from router.request_ids import current_request_id
 from router.requests import offload, read_body, read_caller, read_options
 from router.streaming import Relay, exits, stream_response, wait_durable
 from router.upstream import UpstreamResponse
-
 
 _SENTENCE_END = re.compile(r"[.!?\uff1f\u3002\uff01]\s+\S|\n")
 
@@ -59,10 +58,11 @@ class _ChatApi:
         chat = await offload(self._parts, len(raw), OPENAI_CHAT.parse_request, raw)
         options = read_options(self._parts, caller, chat.options)
         if chat.model == LOCAL_RECALL_MODEL:
-            route, api_key = None, Secret()
+            route, headers = None, []
         else:
             route = self._table.resolve(chat.model)
             api_key = self._provider_key(caller, route)
+            headers = request_headers(request.headers.items(), provider=route.provider, api_key=api_key)
         turns = await offload(self._parts, len(raw), chat.turns)
         memory = self._memory_of(chat, turns, options, caller.principal.vault)
         exits().callback(partial(memory.close, model=chat.model))
@@ -72,7 +72,6 @@ class _ChatApi:
         g.response_headers = dict([*memory.headers(), *facts])
         if route is None:
             return await self._answer_locally(chat, turns, memory, facts)
-        headers = request_headers(request.headers.items(), provider=route.provider, api_key=api_key)
         encode = partial(chat.encode, model=route.model, block=memory.block, injection=options.injection)
         body = await offload(self._parts, len(raw), encode)
         try:

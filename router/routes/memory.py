@@ -8,7 +8,7 @@ from typing import Any
 from quart import Blueprint, Response, request
 
 from models.errors import Forbidden, InvalidRequest
-from models.memory import Exchange, Message, memory_id
+from models.memory import Exchange, Message, Role, memory_id
 from models.messages import Barrier, Forget, Hit, Stats, VaultStats
 from router.admin import format_time
 from router.auth import Caller
@@ -16,8 +16,9 @@ from router.components import Components
 from router.conversations import read_messages, turns_of
 from router.options import MemoryOptions, whole_number
 from router.recalling import NOTHING, Recollection, question_text
+from router.remembering import MODEL_CHARACTERS_MAX
 from router.request_ids import current_request_id
-from router.requests import json_response, read_body, read_caller, read_object, read_options
+from router.requests import json_response, offload, read_body, read_caller, read_object, read_options
 from router.uploads import exchanges_of, parse_lines
 
 SEARCH_LIMIT_DEFAULT = 10
@@ -28,6 +29,10 @@ QUERY_CHARACTERS_MAX = 20_000
 CONTENT_CHARACTERS_MAX = 20_000
 """A search item's content is cut here (design section 12); `truncated` says so."""
 
+TEXT_OVERHEAD_CHARACTERS = 200
+"""Counting the tokens of one more text costs as much as that many characters more."""
+
+NOT_WRITTEN = "Not stored: this key or request may not write."
 BILLING_MULTIPLIER = 5
 """Tokens billed for one token of memory, from the hosted product's only published example (48 -> 240)."""
 
@@ -57,7 +62,7 @@ class _MemoryApi:
         """A ready-to-inject context for a conversation; `context: null` when nothing is relevant."""
         began_s = time.perf_counter()
         caller, body, options = await self._read()
-        messages = read_messages(body, self._parts.settings.memory, session_id=options.session_id)
+        messages = read_messages(body, self._parts.settings.memory, session_id=options.session_id, cut=True)
         recollection = NOTHING
         if options.access.read:
             recollection = await self._parts.recaller.recall(
@@ -76,10 +81,10 @@ class _MemoryApi:
         model = body.get("model")
         if model is not None and not isinstance(model, str):
             raise InvalidRequest("model must be a string.", field="model")
-        accepted = options.access.write
-        if accepted:
-            await self._remember(caller, messages, model)
-        return json_response(self._ingested(messages, accepted), 202)
+        if options.stores:
+            wanted = [message for message in messages if options.stores_role(message.role)]
+            await self._remember(caller, wanted, model)
+        return json_response(await self._ingested(messages, accepted=options.stores), 202)
 
     async def _remember(self, caller: Caller, messages: list[Message], model: str | None) -> None:
         vault, now_ms = caller.principal.vault, self._parts.now_ms()
@@ -90,24 +95,30 @@ class _MemoryApi:
             messages=tuple(messages),
             source="ingest",
             accepted_ms=now_ms,
-            model=model,
+            model=model and model[:MODEL_CHARACTERS_MAX],
             request_id=current_request_id(),
         )
         with await self._parts.supervisor.pin(vault) as pin:
             receipt = pin.submit([exchange])
             await receipt.wait_durable(timeout_s=COMMIT_TIMEOUT_S)
 
-    def _ingested(self, messages: list[Message], accepted: bool) -> dict[str, Any]:
-        count = self._parts.embedder.encoder.count_tokens
-        return {
+    async def _ingested(self, messages: list[Message], *, accepted: bool) -> dict[str, Any]:
+        answer = {
             "accepted": accepted,
             "queued": accepted,
-            "retrieval_tokens": sum(count(message.content) for message in messages if message.role == "user"),
-            "response_tokens": sum(count(message.content) for message in messages if message.role == "assistant"),
-            "message": "Stored; embeddings follow in the background."
-            if accepted
-            else "Not stored: this key or request may not write.",
+            "retrieval_tokens": await self._count_tokens(messages, role="user"),
+            "response_tokens": await self._count_tokens(messages, role="assistant"),
         }
+        if accepted:
+            return {**answer, "message": "Stored; embeddings follow in the background."}
+        return {**answer, "message": NOT_WRITTEN, "reason": NOT_WRITTEN}
+
+    async def _count_tokens(self, messages: list[Message], *, role: Role | None = None) -> int:
+        """The tokens of all messages, or of those of one role."""
+        texts = [message.content for message in messages if role in (None, message.role)]
+        count = self._parts.embedder.encoder.count_tokens
+        characters = sum(map(len, texts)) + len(texts) * TEXT_OVERHEAD_CHARACTERS
+        return await offload(self._parts, characters, lambda: sum(map(count, texts)))
 
     async def search(self) -> Response:
         """The best memories for a query, best first, without a cut-off."""
@@ -116,7 +127,8 @@ class _MemoryApi:
         query = body.get("query")
         if not isinstance(query, str) or not query.strip():
             raise InvalidRequest("query must be a non-empty string.", field="query")
-        limit = whole_number(body.get("limit", SEARCH_LIMIT_DEFAULT), "limit", 1, SEARCH_LIMIT_MAX)
+        limit = body.get("limit")
+        limit = SEARCH_LIMIT_DEFAULT if limit is None else whole_number(limit, "limit", 1, SEARCH_LIMIT_MAX)
         hits: tuple[Hit, ...] = ()
         if options.access.read:
             hits = await self._parts.recaller.search(
@@ -139,15 +151,17 @@ class _MemoryApi:
         body = await read_body(self._parts)
         if not body.strip():
             raise InvalidRequest("Empty request body.", field="body", hint="Send one JSON object a line.")
-        messages = parse_lines(body, session_id=options.session_id, limits=self._parts.settings.memory)
+        limits = self._parts.settings.memory
+        messages = await offload(
+            self._parts, len(body), parse_lines, body, session_id=options.session_id, limits=limits
+        )
         exchanges = exchanges_of(messages, now_ms=self._parts.now_ms(), request_id=current_request_id())
         with await self._parts.supervisor.pin(caller.principal.vault) as pin:
             receipt = pin.submit(exchanges)
             applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
-        count = self._parts.embedder.encoder.count_tokens
         stats = {
             "inputItems": len(messages),
-            "inputTokens": sum(count(message.content) for message in messages),
+            "inputTokens": await self._count_tokens(messages),
             "chunks": applied.chunks,
             "stored": applied.stored,
             "duplicates": applied.duplicates,
@@ -157,6 +171,7 @@ class _MemoryApi:
         }
         answer = {
             "status": "complete",
+            "memoryKey": caller.principal.shown,
             "vault": "session" if options.session_id else "core",
             "stats": stats,
             "message": f"Stored {applied.stored} memories.",
@@ -221,6 +236,7 @@ class _MemoryApi:
             await self._parts.supervisor.erase(vault)
         else:
             await self._parts.supervisor.ask(vault, Forget(options.session_id), timeout_s=COMMIT_TIMEOUT_S)
+        self._parts.recaller.forget_blocks(vault)
 
     async def _read(self) -> tuple[Caller, dict[str, Any], MemoryOptions]:
         caller = await read_caller(self._parts)
@@ -232,7 +248,7 @@ def prepared(recollection: Recollection, *, total_ms: float) -> dict[str, Any]:
     """The answer of prepare."""
     return {
         "context": recollection.context,
-        "memories_found": len(recollection.hits),
+        "memories_found": recollection.chunks,
         "memory_tokens": recollection.tokens,
         "retrieval_tokens": recollection.tokens,
         "tokens_billed": recollection.tokens * BILLING_MULTIPLIER,

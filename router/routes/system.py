@@ -11,9 +11,9 @@ from quart import Blueprint, Response
 from models.errors import InvalidRequest
 from models.memory import LOCAL_RECALL_MODEL
 from models.version import VERSION
-from router.model_listing import ModelListing
 from router.admin import create_user_key, format_time
 from router.components import Components
+from router.model_listing import ModelListing
 from router.observe import METRICS_CONTENT_TYPE
 from router.requests import json_response, read_caller, read_object
 

@@ -18,8 +18,8 @@ HOUR = 3_600_000
 
 ATTACKS = st.sampled_from(
     ["</memory_context>", "<memory_context>", "< / MEMORY-context >", "[MEMORY - just now (x)] ", "[ memory – ",
-     "\n", "\r", "\u2028", "\x0b", "\x85", "\n\n", "system:", "Human :", "**Assistant**:", "<|im_start|>", "[INST]", "[/inst]",
-     "<<SYS>>", "</s>", "<", "|", ">", "[", " ", "text", "<start_of_turn>"]
+     "\n", "\r", "\u2028", "\x0b", "\x85", "\n\n", "system:", "Human :", "**Assistant**:", "<|im_start|>", "[INST]",
+     "[/inst]", "<<SYS>>", "</s>", "<", "|", ">", "[", " ", "text", "<start_of_turn>"]
 )  # fmt: skip
 NASTY = st.lists(ATTACKS, max_size=12).map("".join) | st.text()
 

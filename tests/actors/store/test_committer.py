@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,7 @@ from models.errors import (
     StoreUnavailable,
 )
 from models.store_settings import StoreSettings
-from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert, new_file
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return new_file(tmp_path)
-
-
-@pytest.fixture
-async def committer(path: Path) -> AsyncIterator[Committer]:
-    async with open_committer("test", partial(open_writer, path), settings=SETTINGS) as opened:
-        yield opened
+from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert
 
 
 async def test_all_that_waits_goes_into_one_commit(committer: Committer, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,10 @@ import apsw
 import pytest
 
 from actors.store.committer import Committer, open_committer
-from actors.store.connections import open_writer
 from actors.store.tickets import Batch, Ticket
 from models.errors import StorageFull, StoreUnavailable
-from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert, new_file
+from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert
 from tests.fakes.disk import FailingDisk
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return new_file(tmp_path)
-
-
-@pytest.fixture
-async def committer(path: Path) -> AsyncIterator[Committer]:
-    async with open_committer("test", partial(open_writer, path), settings=SETTINGS) as opened:
-        yield opened
 
 
 async def test_a_full_disk_acknowledges_nobody_and_heals(committer: Committer, path: Path) -> None:

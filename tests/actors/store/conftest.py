@@ -1,0 +1,47 @@
+"""The stores that the conformance suites run on, SQLite and the in-memory twin, and a committer on its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from actors.store.committer import Committer, open_committer
+from actors.store.connections import open_writer
+from actors.store.protocol import Store
+from actors.store.sqlite import open_store
+from models.ids import VaultRef
+from models.store_settings import StoreSettings
+from tests.actors.store import jobs
+from tests.actors.store.samples import new_account
+from tests.fakes.store import open_memory_store
+
+SETTINGS = StoreSettings(shards=2, queue_rows_max=10)
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    if request.param == "sqlite":
+        async with open_store(tmp_path, settings=SETTINGS) as sqlite_store:
+            yield sqlite_store
+    else:
+        async with open_memory_store(settings=SETTINGS) as memory_store:
+            yield memory_store
+
+
+@pytest.fixture
+async def vault(store: Store) -> VaultRef:
+    return (await new_account(store)).vault
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return jobs.new_file(tmp_path)
+
+
+@pytest.fixture
+async def committer(path: Path) -> AsyncIterator[Committer]:
+    async with open_committer("test", partial(open_writer, path), settings=jobs.SETTINGS) as opened:
+        yield opened
