@@ -165,6 +165,8 @@ class Committer:
             ticket.settle(outcome)
             if outcome.error is not None:
                 self._counters["failures"] += 1
+                if ticket.on_failed is not None:
+                    _guarded(self._name, ticket.on_failed)
                 continue
             self._counters["commits"] += 1
             self._counters["rows"] += ticket.rows
@@ -243,11 +245,11 @@ class Committer:
             self._chores.popleft()
 
 
-def _guarded(name: str, callback: Callable[[Any], object], result: Any) -> None:
+def _guarded(name: str, callback: Callable[..., object], *result: Any) -> None:
     """Call a callback whose failure must not reach its neighbours."""
     try:
-        callback(result)
-    except Exception as error:  # the edge: the rows are durable whatever the callback does
+        callback(*result)
+    except Exception as error:  # the edge: what is durable stays so whatever the callback does
         _log.error("%s: a callback failed: %s", name, type(error).__name__)
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -66,9 +67,8 @@ def prepare(
     try:
         with _prepared(data_dir / META_FILE, META_MIGRATIONS, now_ms=now_ms()) as meta:
             key = _server_key(meta, server_key_file or data_dir / SERVER_KEY_FILE, server_key)
-            _fix_setting(meta, "server_key_id", key.key_id)
-            count = _fix_setting(meta, "shards", shards)
-        assert isinstance(count, int)
+            meta.execute("INSERT OR IGNORE INTO setting VALUES ('shards', ?)", (shards,))
+            count = _setting(meta, "shards")
         for shard in range(count):
             with _prepared(shard_path(data_dir, shard), SHARD_MIGRATIONS, now_ms=now_ms()):
                 pass
@@ -91,10 +91,12 @@ def _prepared(path: Path, migrations: Sequence[Migration], *, now_ms: int) -> It
 
 
 def _server_key(meta: apsw.Connection, path: Path, given: bytes | None) -> ServerKey:
-    known = _setting(meta, "server_key_id")
-    wrapped = one_row(meta, "SELECT 1 FROM vault_key LIMIT 1")
-    key = ServerKey(given) if given is not None else load_server_key(path, may_create=wrapped is None)
-    if wrapped is not None and known != key.key_id:
+    """The server key, which must be the one that wrapped the keys in `meta`; before the first of them, any will do."""
+    wrapped = one_row(meta, "SELECT 1 FROM vault_key LIMIT 1") is not None
+    key = ServerKey(given) if given is not None else load_server_key(path, may_create=not wrapped)
+    if not wrapped:
+        meta.execute("INSERT OR REPLACE INTO setting VALUES ('server_key_id', ?)", (key.key_id,))
+    elif _setting(meta, "server_key_id") != key.key_id:
         raise SetupError(
             "The server key is not the one that sealed this data directory.",
             hint="Put the right key back; without it nothing that is stored can be read.",
@@ -102,14 +104,7 @@ def _server_key(meta: apsw.Connection, path: Path, given: bytes | None) -> Serve
     return key
 
 
-def _setting(meta: apsw.Connection, name: str) -> int | bytes | None:
+def _setting(meta: apsw.Connection, name: str) -> Any:
+    """What the directory was made with, or None."""
     row = one_row(meta, "SELECT value FROM setting WHERE name = ?", (name,))
     return None if row is None else row[0]
-
-
-def _fix_setting(meta: apsw.Connection, name: str, value: int | bytes) -> int | bytes:
-    """The value that the directory was made with; `value` becomes it at the first start."""
-    meta.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
-    fixed = _setting(meta, name)
-    assert fixed is not None
-    return fixed

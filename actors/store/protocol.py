@@ -91,13 +91,18 @@ class VaultStore(Protocol):
     """The vaults' logs."""
 
     def accept_nowait(
-        self, vault: VaultRef, exchanges: Sequence[Exchange], on_durable: Callable[[list[InboxRow]], None]
+        self,
+        vault: VaultRef,
+        exchanges: Sequence[Exchange],
+        on_durable: Callable[[list[InboxRow]], None],
+        *,
+        on_failed: Callable[[], None] | None = None,
     ) -> Commit:
         """Queue exchanges for the next group commit of the vault's shard, all in one transaction.
 
-        A plain function: the hand-off of a finished conversation must not be cancellable. `on_durable` is called in
-        Trio's thread once the rows are durable, before any waiter of the `Commit` runs; callbacks of one shard come in
-        commit order. It is not called when the commit fails.
+        A plain function: the hand-off of a finished conversation must not be cancellable. Exactly one of the callbacks
+        is called, in Trio's thread, before any waiter of the `Commit` runs: `on_durable` once the rows are durable,
+        `on_failed` when nothing was stored. Callbacks of one shard come in commit order.
 
         Raises:
             Overloaded: the shard's queue is full (count or bytes).

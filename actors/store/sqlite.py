@@ -75,7 +75,12 @@ class SqliteStore(SqliteDirectory):
         self._databases = tuple(shards)
 
     def accept_nowait(
-        self, vault: VaultRef, exchanges: Sequence[Exchange], on_durable: Callable[[list[InboxRow]], None]
+        self,
+        vault: VaultRef,
+        exchanges: Sequence[Exchange],
+        on_durable: Callable[[list[InboxRow]], None],
+        *,
+        on_failed: Callable[[], None] | None = None,
     ) -> Commit:
         """Queue exchanges for the next group commit; see the protocol."""
         accepted = tuple(exchanges)
@@ -86,7 +91,7 @@ class SqliteStore(SqliteDirectory):
             return sql.append_inbox(batch, data_key, vault.number, accepted, bodies)
 
         size_bytes = sum(map(len, bodies)) + ROW_OVERHEAD_BYTES * len(bodies)
-        ticket = Ticket(work, rows=len(bodies), size_bytes=size_bytes, on_durable=on_durable)
+        ticket = Ticket(work, rows=len(bodies), size_bytes=size_bytes, on_durable=on_durable, on_failed=on_failed)
         return self._shard(vault).committer.submit_nowait(ticket)
 
     async def load_vault(self, vault: VaultRef, *, model_id: str) -> VaultImage:

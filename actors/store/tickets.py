@@ -54,6 +54,7 @@ class Ticket(Generic[T]):
         size_bytes: how many bytes it holds while it waits.
         after_commit: called in the committer's thread right after the commit, before anyone is told.
         on_durable: called in Trio's thread before any waiter runs; not called when the job failed.
+        on_failed: called likewise, when the job failed.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Ticket(Generic[T]):
         "after_commit",
         "limited",
         "on_durable",
+        "on_failed",
         "rows",
         "size_bytes",
         "work",
@@ -76,12 +78,14 @@ class Ticket(Generic[T]):
         size_bytes: int = 0,
         after_commit: Callable[[T], None] | None = None,
         on_durable: Callable[[T], None] | None = None,
+        on_failed: Callable[[], None] | None = None,
     ) -> None:
         self.work = work
         self.rows = rows
         self.size_bytes = size_bytes
         self.after_commit = after_commit
         self.on_durable = on_durable
+        self.on_failed = on_failed
         self.limited = False
         self._done = trio.Event()
         self._result: T | None = None

@@ -13,9 +13,7 @@ from typing import Any, TypeVar
 
 import apsw
 import msgspec
-import numpy as np
 import trio
-from numpy.typing import NDArray
 
 from actors.store.protocol import Commit, KeyRow, Materialisation, VaultImage, Vectors
 from actors.store.tickets import Batch, Outcome, Ticket
@@ -31,60 +29,13 @@ from models.errors import (
 from models.ids import Principal, VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow, Memory
 from models.store_settings import StoreSettings
+from tests.fakes.memory_disk import MemoryDisk, StoredKey, StoredVault
 
 T = TypeVar("T")
 
 _encode = msgspec.msgpack.Encoder().encode
 _exchanges = msgspec.msgpack.Decoder(Exchange)
 _memories = msgspec.msgpack.Decoder(Memory)
-
-
-class _Vault:
-    """One live vault. Bodies are kept encoded, so that nobody shares a dict with the store."""
-
-    __slots__ = ("account", "created_ms", "inbox", "memories", "next_seq", "reference", "vectors")
-
-    def __init__(self, reference: VaultRef, *, account: int, created_ms: int) -> None:
-        self.reference = reference
-        self.account = account
-        self.created_ms = created_ms
-        self.inbox: dict[int, bytes] = {}
-        self.memories: dict[int, bytes] = {}
-        self.vectors: dict[int, tuple[str, NDArray[np.float16]]] = {}
-        self.next_seq = 1
-
-
-class _Key(msgspec.Struct):
-    """A key and what is known of it."""
-
-    principal: Principal
-    key_hash: bytes
-    created_ms: int
-    revoked_ms: int | None = None
-
-
-class MemoryDisk:
-    """What survives when a `MemoryStore` is closed or crashes: pass it to the next one."""
-
-    __slots__ = ("accounts", "commits", "keys", "vaults", "vaults_made")
-
-    def __init__(self) -> None:
-        self.accounts = 0
-        self.vaults_made = 0
-        self.vaults: dict[int, _Vault] = {}
-        self.keys: list[_Key] = []
-        self.commits = 0
-
-    def vault(self, reference: VaultRef) -> _Vault:
-        """The live vault behind a reference.
-
-        Raises:
-            NotFound: there is none.
-        """
-        vault = self.vaults.get(reference.number)
-        if vault is None or vault.reference != reference:
-            raise NotFound(f"Vault {reference.number} does not exist (any more).")
-        return vault
 
 
 class MemoryStore:
@@ -129,7 +80,12 @@ class MemoryStore:
     # The vaults' logs.
 
     def accept_nowait(
-        self, vault: VaultRef, exchanges: Sequence[Exchange], on_durable: Callable[[list[InboxRow]], None]
+        self,
+        vault: VaultRef,
+        exchanges: Sequence[Exchange],
+        on_durable: Callable[[list[InboxRow]], None],
+        *,
+        on_failed: Callable[[], None] | None = None,
     ) -> Commit:
         accepted = tuple(exchanges)
         bodies = [_encode(exchange) for exchange in accepted]
@@ -140,7 +96,8 @@ class MemoryStore:
             inbox.update(zip((row.row_id for row in rows), bodies, strict=True))
             return rows
 
-        ticket = Ticket(work, rows=len(bodies), size_bytes=sum(map(len, bodies)), on_durable=on_durable)
+        size_bytes = sum(map(len, bodies))
+        ticket = Ticket(work, rows=len(bodies), size_bytes=size_bytes, on_durable=on_durable, on_failed=on_failed)
         rows_max, bytes_max = self._settings.queue_rows_max, self._settings.queue_bytes_max
         if ticket.rows > rows_max or ticket.size_bytes > bytes_max:
             raise TooLarge(f"One call may store at most {rows_max} exchanges of {bytes_max} bytes together.")
@@ -307,7 +264,7 @@ class MemoryStore:
         self.disk.vaults_made += 1
         number = self.disk.vaults_made
         reference = VaultRef(number=VaultNumber(number), shard=number % self._settings.shards)
-        self.disk.vaults[number] = _Vault(reference, account=account, created_ms=created_ms)
+        self.disk.vaults[number] = StoredVault(reference, account=account, created_ms=created_ms)
         return reference
 
     def _new_key(
@@ -329,7 +286,7 @@ class MemoryStore:
             vault=vault,
             shown=shown,
         )
-        self.disk.keys.append(_Key(principal=principal, key_hash=key_hash, created_ms=created_ms))
+        self.disk.keys.append(StoredKey(principal=principal, key_hash=key_hash, created_ms=created_ms))
         return principal
 
     def _put(self, ticket: Ticket[T]) -> Ticket[T]:
@@ -367,6 +324,8 @@ class MemoryStore:
                 self._counters["bytes"] += ticket.size_bytes
                 if ticket.on_durable is not None:
                     ticket.on_durable(outcome.result)
+            elif ticket.on_failed is not None:
+                ticket.on_failed()
 
     async def close(self) -> None:
         """Commit what waits and refuse further work."""

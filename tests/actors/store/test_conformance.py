@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import trio
@@ -250,6 +252,22 @@ async def test_an_unknown_vault_is_empty_and_takes_nothing(store: Store, vault: 
     assert (image.memories, image.vectors, image.inbox, image.next_seq) == ([], {}, [], 1)
     with pytest.raises(NotFound):
         await accept(store, unknown, "a").wait_durable()
+
+
+async def test_one_of_both_callbacks_tells_the_fate_before_any_waiter_runs(store: Store, vault: VaultRef) -> None:
+    unknown = VaultRef(number=VaultNumber(vault.number + 2), shard=vault.shard)
+    events: list[str] = []
+    for reference, name in ((vault, "known"), (unknown, "unknown")):
+        commit = store.accept_nowait(
+            reference,
+            [exchange("a")],
+            on_durable=lambda _, name=name: events.append(f"{name} durable"),  # type: ignore[misc]  # bound default
+            on_failed=lambda name=name: events.append(f"{name} failed"),  # type: ignore[misc]  # bound default
+        )
+        with suppress(NotFound):
+            await commit.wait_durable()
+        assert len(events) == 1 + (name == "unknown")
+    assert events == ["known durable", "unknown failed"]
 
 
 async def test_a_vault_is_found_only_in_its_own_shard(store: Store, vault: VaultRef) -> None:

@@ -9,7 +9,8 @@ import trio.testing
 from models.errors import ShuttingDown, StorageFull, StoreUnavailable
 from models.memory import InboxRow
 from tests.actors.store.samples import accept, new_account, stored, texts_of
-from tests.fakes.store import MemoryDisk, open_memory_store
+from tests.fakes.memory_disk import MemoryDisk
+from tests.fakes.store import open_memory_store
 
 
 async def test_the_nth_commit_fails_with_the_given_error() -> None:

@@ -160,6 +160,17 @@ async def test_a_lost_server_key_is_never_replaced_by_a_new_one(tmp_path: Path) 
             pass
 
 
+async def test_a_server_key_may_change_before_anything_was_sealed(tmp_path: Path) -> None:
+    for key in (bytes(32), b"\x01" * 32):
+        async with open_store(tmp_path, settings=SETTINGS, server_key=key):
+            pass
+    async with open_store(tmp_path, settings=SETTINGS, server_key=key) as store:
+        vault = (await new_account(store)).vault
+        await stored(store, vault, "a")
+    async with open_store(tmp_path, settings=SETTINGS, server_key=key) as store:
+        assert await texts_of(store, vault) == ([], ["a"])
+
+
 async def test_the_server_key_may_live_elsewhere(tmp_path: Path) -> None:
     data_dir, key_file = tmp_path / "data", tmp_path / "elsewhere.key"
     async with open_store(data_dir, settings=SETTINGS, server_key_file=key_file) as store:

@@ -1,0 +1,97 @@
+"""Which vaults leave memory: unused ones, and under pressure the least recently used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.working_set import WorkingSet
+from models.ids import VaultNumber
+
+A, B, C = VaultNumber(1), VaultNumber(2), VaultNumber(3)
+
+
+def working_set(*, memory_max_bytes: int = 1_000_000) -> WorkingSet:
+    return WorkingSet(memory_max_bytes=memory_max_bytes, idle_timeout_s=300, residency_min_s=30)
+
+
+def victims(live: WorkingSet, now_s: float, *, busy: Iterable[VaultNumber] = ()) -> list[tuple[VaultNumber, str]]:
+    held = set(busy)
+    return list(live.victims(now_s, idle=lambda vault: vault not in held))
+
+
+def test_a_vault_unused_for_the_idle_timeout_leaves() -> None:
+    live = working_set()
+    live.touch(A, 0)
+    live.touch(B, 100)
+    assert victims(live, 299) == []
+    assert victims(live, 300) == [(A, "idle")]
+    assert victims(live, 400) == [(A, "idle"), (B, "idle")]
+
+
+def test_use_keeps_a_vault() -> None:
+    live = working_set()
+    live.touch(A, 0)
+    live.touch(A, 299)
+    assert victims(live, 300) == []
+
+
+def test_over_the_budget_the_least_recently_used_leave_until_it_fits() -> None:
+    live = working_set(memory_max_bytes=100)
+    for now_s, vault in enumerate((A, B, C, A)):
+        live.touch(vault, now_s)
+        live.resize(vault, 60)
+    assert live.bytes_in_memory == 180
+    assert victims(live, 40) == [(B, "memory"), (C, "memory")]
+
+
+def test_a_vault_that_has_just_come_stays_even_over_the_budget() -> None:
+    live = working_set(memory_max_bytes=100)
+    live.touch(A, 0)
+    live.resize(A, 500)
+    assert victims(live, 29.9) == []
+    assert victims(live, 30) == [(A, "memory")]
+
+
+def test_busy_vaults_are_passed_over() -> None:
+    live = working_set(memory_max_bytes=100)
+    for vault in (A, B):
+        live.touch(vault, 0)
+        live.resize(vault, 80)
+    assert victims(live, 100, busy=[A]) == [(B, "memory")]
+    assert victims(live, 1_000, busy=[A, B]) == []
+
+
+def test_what_has_left_takes_no_memory() -> None:
+    live = working_set()
+    live.touch(A, 0)
+    live.resize(A, 70)
+    live.resize(A, 50)
+    assert live.bytes_in_memory == 50
+    live.remove(A)
+    live.remove(A)
+    live.resize(A, 10)
+    assert live.bytes_in_memory == 0
+    assert victims(live, 10_000) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(0, 200), st.sampled_from("tur")), max_size=60))
+def test_the_bytes_are_always_the_sum_of_the_live_vaults(steps: list[tuple[VaultNumber, int, str]]) -> None:
+    live = working_set(memory_max_bytes=150)
+    sizes: dict[VaultNumber, int] = {}
+    for now_s, (vault, size_bytes, step) in enumerate(steps):
+        if step == "t":
+            live.touch(vault, now_s)
+            sizes.setdefault(vault, 0)
+        elif step == "u":
+            live.resize(vault, size_bytes)
+            if vault in sizes:
+                sizes[vault] = size_bytes
+        else:
+            live.remove(vault)
+            sizes.pop(vault, None)
+        assert live.bytes_in_memory == sum(sizes.values())
+    left = sum(sizes.values()) - sum(sizes[vault] for vault, _ in victims(live, len(steps) + 250))
+    assert left <= 150  # no vault is too new any more, so the budget is kept

@@ -1,0 +1,79 @@
+"""Errors become HTTP in one place, in the format of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from models import errors
+from models.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    MemoryRouterError,
+    Overloaded,
+    StorageFull,
+    TooLarge,
+    Unauthenticated,
+)
+from router.wire_errors import error_body, error_headers, error_status
+
+OWN, CHAT, MODELS = "/v1/memory/search", "/v1/chat/completions", "/v1/models"
+
+
+def all_errors() -> Iterator[MemoryRouterError]:
+    """One of each class of the tree."""
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, MemoryRouterError):
+            yield kind("A sentence.", hint="A hint.")
+
+
+def test_own_routes_say_error_code_and_hint() -> None:
+    """For every error there is; the field where one is to blame."""
+    for error in all_errors():
+        assert msgspec.json.decode(error_body(error, OWN)) == {
+            "error": "A sentence.", "code": error.code, "hint": "A hint.",
+        }  # fmt: skip
+        assert error_status(error, OWN) == error.status
+    assert msgspec.json.decode(error_body(InvalidRequest("No.", field="limit"), OWN)) == {
+        "error": "No.", "code": "invalid_request", "field": "limit",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [CHAT, f"{CHAT}/", MODELS])
+def test_openai_routes_speak_as_openai_does(path: str) -> None:
+    """`code` is a slug, `param` the field; the hint joins the message."""
+    for error in all_errors():
+        body = msgspec.json.decode(error_body(error, path))
+        assert set(body) == {"error"}
+        assert set(body["error"]) == {"message", "type", "param", "code"}
+        assert body["error"]["message"] == "A sentence. A hint."
+        assert body["error"]["code"] == error.code
+    assert msgspec.json.decode(error_body(InvalidRequest("No.", field="model"), path))["error"]["param"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Unauthenticated("x"), "authentication_error"),
+        (TooLarge("x"), "invalid_request_error"),
+        (Overloaded("x"), "server_error"),
+    ],
+)
+def test_openai_error_types(error: MemoryRouterError, kind: str) -> None:
+    """As the vendor names them."""
+    assert msgspec.json.decode(error_body(error, CHAT))["error"]["type"] == kind
+
+
+def test_a_full_disk_is_507_on_own_routes_only() -> None:
+    """SDKs retry a 503 and do not know the other."""
+    assert error_status(StorageFull("x"), OWN) == 507
+    assert error_status(StorageFull("x"), CHAT) == 503
+
+
+def test_overload_says_when_to_retry() -> None:
+    """Deadlines too; other errors do not."""
+    assert error_headers(Overloaded("x", retry_after_s=7)) == {"Retry-After": "7"}
+    assert error_headers(DeadlineExceeded("x")) == {"Retry-After": "1"}
+    assert error_headers(Unauthenticated("x")) == {}
