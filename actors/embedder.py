@@ -69,7 +69,7 @@ class _LaneQueue:
     async def serve(self) -> None:
         """Serve batches until cancelled."""
         while True:
-            if not self._waiting:
+            while not self._waiting:  # again: who set the event may have left before this task runs
                 self._arrived = trio.Event()
                 await self._arrived.wait()
             await self._serve_batch(self._take_batch())

@@ -1,6 +1,6 @@
 """One row of the supervisor's routing table: what of a live vault outlasts a crash of its actor.
 
-Owns the mailbox, the pins, the count of crashes and the scope that the actor runs in. Decides nothing.
+Owns the mailbox, the count of crashes and the scope that the actor runs in. Decides nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ class Entry:
 
     Attributes:
         actor: the present incarnation.
-        pins: holders that need the vault to stay; see `actors.pin`.
         rows_sent: the last inbox row whose `Apply` went into the mailbox. It was committed before, so whatever hydrates
             later has found it in the store.
         scope: ends by erasure or by the deadline of the drain; no cancellation from outside reaches the actor.
@@ -31,7 +30,6 @@ class Entry:
         "closed",
         "gone",
         "mailbox",
-        "pins",
         "quarantined_until_s",
         "restarts",
         "rows_sent",
@@ -44,7 +42,6 @@ class Entry:
         self.mailbox = mailbox
         self.restarts = restarts
         self.actor: VaultActor | None = None
-        self.pins = 0
         self.rows_sent = 0
         self.quarantined_until_s: float | None = None
         self.scope = trio.CancelScope(shield=True)
@@ -53,9 +50,8 @@ class Entry:
 
     @property
     def idle(self) -> bool:
-        """Could leave memory without disturbing anybody."""
-        awaited = self.pins or self.mailbox.waiting or self.mailbox.reserved
-        return not (self.closed.is_set() or awaited or self._busy)
+        """Could leave memory without disturbing anybody: nothing waits, and no pin holds a place for what will come."""
+        return not (self.closed.is_set() or self.mailbox.waiting or self.mailbox.reserved or self._busy)
 
     @property
     def _busy(self) -> bool:

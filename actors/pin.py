@@ -1,7 +1,8 @@
 """How a finished exchange reaches its vault: a pin beforehand, a receipt afterwards.
 
-The pin holds the vault in memory and a place in its mailbox from before the provider is called, so that the hand-over
-itself can neither block nor be refused by the vault. The exchange goes to the store; the vault is told by the commit.
+The pin holds a place in the vault's mailbox from before the provider is called, so that the hand-over itself can
+neither block nor be refused by the vault; a vault with such a place taken stays in memory. The exchange goes to the
+store, and the commit tells the vault, by the place that the pin held.
 Must never wait in `Pin.submit`: the task that calls it may be cancelled at any checkpoint.
 """
 
@@ -89,7 +90,6 @@ class Pin:
         self._store = store
         self._successor = successor
         self._open = True
-        entry.pins += 1
 
     def submit(self, exchanges: Sequence[Exchange]) -> Receipt:
         """Put finished exchanges into the committer's queue. A plain function: it cannot be cancelled halfway.
@@ -102,32 +102,26 @@ class Pin:
         entry, reservation, receipt = self._entry, self._reservation, Receipt()
 
         def on_durable(rows: list[InboxRow]) -> None:
-            entry.pins -= 1
             entry.rows_sent = rows[-1].row_id if rows else entry.rows_sent
             receipt._slot = reservation.send(Apply(tuple(rows)))
 
-        def on_failed() -> None:
-            entry.pins -= 1
-            reservation.release()
-
-        receipt._commit = self._store.accept_nowait(entry.vault, exchanges, on_durable=on_durable, on_failed=on_failed)
-        self._open = False  # from here on one of the two gives back the place and the hold
+        receipt._commit = self._store.accept_nowait(
+            entry.vault, exchanges, on_durable=on_durable, on_failed=reservation.release
+        )
+        self._open = False  # from here on the place is the commit's to use or to give back
         return receipt
 
     def _follow(self) -> None:
         """If the vault was erased since it was pinned, hold the one that took its place instead."""
         entry = self._successor(self._entry)
         if entry is not self._entry:
-            reservation = entry.mailbox.reserve_nowait()
-            self.close()
-            self._entry, self._reservation, self._open = entry, reservation, True
-            entry.pins += 1
+            self._reservation = entry.mailbox.reserve_nowait()  # the old one went with its mailbox
+            self._entry = entry
 
     def close(self) -> None:
         """Let the vault go; harmless a second time. What was submitted goes its way."""
         if self._open:
             self._open = False
-            self._entry.pins -= 1
             self._reservation.release()
 
     def __enter__(self) -> Pin:

@@ -312,16 +312,15 @@ class Vault:
         """The memories of one session."""
         return self._catalogue.session_seqs(session_id)
 
-    def forget(self, seqs: Sequence[int]) -> None:
-        """Drop memories that the store has deleted."""
-        for seq in seqs:
-            memory = self._catalogue.memory(seq)
-            for chunk in self._catalogue.chunks_of(seq):
-                self._lexicon.remove(int(chunk))
-                self._index.remove(int(chunk))
-            self._catalogue.remove(seq)
-            self._known.remove(memory)
-            self._unembedded.discard(seq)
-            self._unwritten.pop(seq, None)
-            self._vectors.pop(seq, None)
-            self._text_bytes -= len(memory.content) + MEMORY_BYTES
+    def forget(self, seq: int) -> None:
+        """Drop a memory that the store has deleted."""
+        memory = self._catalogue.memory(seq)
+        for chunk in self._catalogue.chunks_of(seq):
+            self._lexicon.remove(int(chunk))
+            self._index.remove(int(chunk))
+        self._catalogue.remove(seq)
+        self._known.remove(memory)
+        self._unembedded.discard(seq)
+        self._unwritten.pop(seq, None)
+        self._vectors.pop(seq, None)
+        self._text_bytes -= len(memory.content) + MEMORY_BYTES

@@ -233,7 +233,10 @@ class VaultActor:
             await self._store.delete_memories(self._ref, seqs)
         if waiting.cancelled_caught:
             raise StoreUnavailable("The store did not delete the session in time; ask again until it is deleted.")
-        self._vault.forget(seqs)
+        pause = _Pause()
+        for seq in seqs:
+            self._vault.forget(seq)
+            await pause.after_slice()
         self._after_change()
         return Forgotten(count=len(seqs))
 

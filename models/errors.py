@@ -129,6 +129,12 @@ class StoreUnavailable(Overloaded):
     code = "store_unavailable"
 
 
+class ShardDamaged(StoreUnavailable):
+    """A database file lost commits or cannot be read. It refuses to serve until the operator has acted."""
+
+    code = "shard_damaged"
+
+
 class StorageFull(MemoryRouterError):
     """The disk is full. Nothing of this request was stored."""
 

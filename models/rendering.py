@@ -71,9 +71,14 @@ def render_context(items: Iterable[ContextItem], now_ms: int, tz: tzinfo) -> str
 
 def render_entry(item: ContextItem, now_ms: int, tz: tzinfo) -> str:
     """One memory: `[MEMORY - 2 days ago (Wed, Jun 3, 9:14 AM)] text`, without blank lines inside."""
+    return entry_header(item, now_ms, tz) + escape(item.text)
+
+
+def entry_header(item: ContextItem, now_ms: int, tz: tzinfo) -> str:
+    """What stands before a memory's text: when it was said and, unless it was the user, by whom."""
     when = f"{relative_time(item.timestamp_ms, now_ms, tz)} ({absolute_time(item.timestamp_ms, now_ms, tz)})"
     speaker = ASSISTANT_PREFIX if item.role == "assistant" else ""
-    return f"{ENTRY_OPEN}{when}] {speaker}{escape(item.text)}"
+    return f"{ENTRY_OPEN}{when}] {speaker}"
 
 
 def escape(text: str) -> str:

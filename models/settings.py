@@ -97,6 +97,22 @@ class StoreSettings(StoreLimits, frozen=True, kw_only=True):
         int,
         Meta(ge=1, le=100_000_000, description="Vaults whose data key is kept in memory, about 2.5 kB each."),
     ] = _STORE.data_key_cache_max
+    ballast_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**40,
+            description="Bytes held back on the disk and given up when it is full, so that deletes work. 0: none.",
+        ),
+    ] = _STORE.ballast_bytes
+    scrub_interval_s: Annotated[
+        float,
+        Meta(ge=0, le=31_536_000, description="Seconds in which every stored row is verified once. 0: never."),
+    ] = _STORE.scrub_interval_s
+    server_key: Annotated[
+        Secret,
+        Meta(description="The server's key itself, 32 bytes in base64, instead of a file. Give it by the environment."),
+    ] = _STORE.server_key
     server_key_file: Annotated[
         str,
         Meta(

@@ -1,4 +1,4 @@
-"""The store's limits: how many files, how much may wait, how much is kept in memory.
+"""The store's limits: how many files, how much may wait, how much is kept in memory, and the key from the environment.
 
 Pure data. The numbers' reasons stand beside them; none of them changes what is stored, only how fast and
 within which bounds.
@@ -6,13 +6,19 @@ within which bounds.
 
 from __future__ import annotations
 
+import base64
+import binascii
+
 import msgspec
 
 from models.errors import SettingError
+from models.provider_settings import Secret
 
 MEBIBYTE = 1024 * 1024
 SHARDS_MAX = 64
 QUEUE_ROWS_LIMIT = 1 << 20  # a row id keeps 20 bits for a row's place in its commit
+SERVER_KEY_BYTES = 32
+_MAY_BE_ZERO = frozenset({"ballast_bytes", "scrub_interval_s"})
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +33,10 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         reader_threads: threads that read, over all files together.
         key_cache_max: principals of live keys kept in memory.
         data_key_cache_max: unwrapped data keys kept in memory, about 2.5 kB each.
+        ballast_bytes: room held back and given up when the disk is full, so that deletes and checkpoints can run. A
+            checkpoint may need as much as a WAL holds, and four shards have one each: 4 x 16 MiB. 0 holds none.
+        scrub_interval_s: time in which every stored row is read and its checksum verified once. 0 never does.
+        server_key: the server key in base64 instead of a file, for example from the environment.
     """
 
     shards: int = 4
@@ -37,12 +47,35 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reader_threads: int = 4
     key_cache_max: int = 65536
     data_key_cache_max: int = 8192
+    ballast_bytes: int = 64 * MEBIBYTE
+    scrub_interval_s: float = 86_400.0
+    server_key: Secret = Secret()
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            if getattr(self, name) < 1:
-                raise SettingError(f"store.{name} must be at least 1.")
+            value, least = getattr(self, name), int(name not in _MAY_BE_ZERO)
+            if not isinstance(value, Secret) and value < least:
+                raise SettingError(f"store.{name} must be at least {least}.")
         if self.shards > SHARDS_MAX:
             raise SettingError(f"store.shards may be at most {SHARDS_MAX}.")
         if self.queue_rows_max > QUEUE_ROWS_LIMIT:
             raise SettingError(f"store.queue_rows_max may be at most {QUEUE_ROWS_LIMIT}.")
+
+    def server_key_bytes(self) -> bytes | None:
+        """The key of `server_key`, or None when it is empty and a file holds the key.
+
+        Raises:
+            SettingError: it is not base64 of exactly 32 bytes.
+        """
+        if not self.server_key:
+            return None
+        try:
+            key = base64.b64decode(self.server_key.reveal(), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if len(key) != SERVER_KEY_BYTES:
+            raise SettingError(
+                f"store.server_key must be {SERVER_KEY_BYTES} bytes in base64.",
+                hint="Make one with: head -c 32 /dev/urandom | base64",
+            )
+        return key

@@ -20,6 +20,7 @@ from models.text import clean
 from router.observe import Metrics, log_event
 from router.options import MemoryOptions
 from router.providers.base import ChatRequest, Reply, Turn
+from router.providers.json_bytes import whole_text
 from router.recalling import NOTHING, Recaller, Recollection, question_text
 from router.remembering import MODEL_CHARACTERS_MAX, Rememberer, messages_of
 
@@ -169,7 +170,7 @@ class ChatMemory:
             messages=tuple(messages),
             source="proxy",
             accepted_ms=self._now_ms(),
-            model=model[:MODEL_CHARACTERS_MAX],
+            model=whole_text(model[:MODEL_CHARACTERS_MAX]),
             request_id=self._request_id,
         )
         return self._pin.submit([exchange])

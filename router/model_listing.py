@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,9 +27,16 @@ REPLY_BYTES_MAX = 4 << 20
 class ModelListing:
     """Model names by provider. A provider that cannot be asked is left out: listing models must not fail."""
 
-    def __init__(self, providers: Mapping[str, ProviderSettings], upstream: Upstream) -> None:
+    def __init__(
+        self,
+        providers: Mapping[str, ProviderSettings],
+        upstream: Upstream,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._providers = providers
         self._upstream = upstream
+        self._clock = clock
         self._known: dict[str, tuple[float, list[str]]] = {}
 
     async def models(self, caller_key: Secret) -> dict[str, list[str]]:
@@ -47,13 +54,13 @@ class ModelListing:
 
     async def _ask(self, name: str, provider: ProviderSettings, found: dict[str, list[str]]) -> None:
         expires_s, models = self._known.get(name, (0.0, []))
-        if time.monotonic() >= expires_s:
+        if self._clock() >= expires_s:
             fetched = None
             with trio.move_on_after(PROVIDER_TIMEOUT_S):
                 fetched = await self._fetch(name, provider)
             models = models if fetched is None else fetched
             age_max_s = FAILURE_AGE_MAX_S if fetched is None else CATALOGUE_AGE_MAX_S
-            self._known[name] = (time.monotonic() + age_max_s, models)
+            self._known[name] = (self._clock() + age_max_s, models)
         prefix = provider.prefixes[0] if provider.prefixes else name
         found[name] = [model if provider.keep_prefix else f"{prefix}/{model}" for model in models]
 

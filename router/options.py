@@ -19,6 +19,7 @@ from models.memory import Role
 from models.messages import Scope
 from models.settings import RecallSettings, Settings
 from models.times import parse_time_zone
+from router.bodies import replace_surrogates
 
 CHUNKS_MAX = 1000
 """More chunks than this never fit a context; the same bound as a search's `limit`."""
@@ -88,7 +89,8 @@ def resolve_options(
     access = bound & _mode(headers.get("x-memory-mode"), "X-Memory-Mode")
     access &= _mode(query.get("mode"), "mode") & _mode(query.get("memory"), "memory")
     access &= _mode(body.get("memory_mode"), "memory_mode") & _mode(body.get("memory"), "memory")
-    session_id = parse_session_id(body.get("session_id")) or parse_session_id(headers.get("x-session-id"))
+    session_id = parse_session_id(replace_surrogates(body.get("session_id")))
+    session_id = session_id or parse_session_id(headers.get("x-session-id"))
     store_both = _flag(body.get("memory_store"), "memory_store")
     return MemoryOptions(
         access=access,

@@ -11,16 +11,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, tzinfo
+from functools import lru_cache
 
 import msgspec
 import trio
 
 from actors.embedder import Embedder
 from actors.supervisor import Supervisor
+from models.embedding import TextEncoder
 from models.errors import DeadlineExceeded, MemoryRouterError
 from models.ids import VaultRef
 from models.messages import Found, Hit, Recall, Recalled, Search
-from models.rendering import ContextItem, render_context
+from models.rendering import ContextItem, entry_header, render_context
 from models.text import clean, normalised
 from models.words import terms
 from router.observe import log_event
@@ -33,13 +36,11 @@ QUESTION_CHARACTERS_MAX = 2_000
 TERSE_TERMS_MAX = 2
 """A last turn with so few words ("and there?", "why?") is understood with the turns before it."""
 
-CONTEXT_FRAME_TOKENS = 48
-"""Tags and closing sentence of a context, rounded up; counted against the token budget."""
-
 ENTRY_HEADER_TOKENS = 32
 """`[MEMORY - 2 days ago (Wed, Jun 3, 9:14 AM)] ` with its blank line, rounded up."""
 
 BLOCKS_MAX = 4_096
+COUNTED_PARTS_MAX = 4_096
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 
@@ -90,6 +91,30 @@ def without_echo(hits: Sequence[Hit], question: str) -> tuple[Hit, ...]:
     return tuple(hit for hit in hits if normalised(hit.matched) != asked)
 
 
+class ContextTokens:
+    """Counts a context's tokens by its parts.
+
+    The model's tokeniser splits at white space and punctuation first, so the parts' counts add up to the whole's, and
+    nearly all parts are known: a memory carries its count, and the words of headers repeat. Counting whole contexts of
+    thirty memories took a quarter of the time of `prepare`.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._count = lru_cache(maxsize=COUNTED_PARTS_MAX)(encoder.count_tokens)
+        self.frame_tokens = encoder.count_tokens(render_context([], 0, UTC))
+
+    def context_tokens(self, hits: Sequence[Hit], now_ms: int, time_zone: tzinfo) -> int:
+        """Tokens of the context that these hits make."""
+        headers = (entry_header(context_item(hit), now_ms, time_zone) for hit in hits)
+        words = sum(self._count(word) for header in headers for word in header.split())
+        return self.frame_tokens + words + sum(map(self.hit_tokens, hits))
+
+    def hit_tokens(self, hit: Hit) -> int:
+        """Tokens of a hit's text."""
+        whole = len(hit.matched) == len(hit.memory.content)
+        return hit.memory.tokens if whole else self._count(hit.matched)
+
+
 class Recaller:
     """Asks vaults on behalf of requests."""
 
@@ -103,6 +128,7 @@ class Recaller:
         clock: Callable[[], float],
     ) -> None:
         self._context_tokens_max = context_tokens_max
+        self._counter = ContextTokens(embedder.encoder)
         self._embedder = embedder
         self._supervisor = supervisor
         self._block_cache_s = block_cache_s
@@ -138,7 +164,7 @@ class Recaller:
             context=context,
             hits=hits,
             chunks=len(hits),
-            tokens=self._embedder.encoder.count_tokens(context) if context else 0,
+            tokens=self._counter.context_tokens(hits, now_ms, options.time_zone) if context else 0,
             embedding_ms=embedding_ms,
             total_ms=(time.perf_counter() - began_s) * 1000,
         )
@@ -147,10 +173,10 @@ class Recaller:
         """The best hits whose entries fit into the token budget together; all of them without one."""
         if not self._context_tokens_max:
             return tuple(hits)
-        left = self._context_tokens_max - CONTEXT_FRAME_TOKENS
+        left = self._context_tokens_max - self._counter.frame_tokens
         fitting = []
         for hit in hits:
-            left -= ENTRY_HEADER_TOKENS + self._embedder.encoder.count_tokens(hit.matched)
+            left -= ENTRY_HEADER_TOKENS + self._counter.hit_tokens(hit)
             if left < 0:
                 break
             fitting.append(hit)

@@ -13,7 +13,7 @@ finishes its requests, the vaults empty their mailboxes, the store commits what 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
@@ -29,6 +29,7 @@ from router.admin import Administration, create_account
 from router.admin_socket import SOCKET_NAME, open_admin_socket
 from router.app import create_app
 from router.components import Components, Readiness, wall_clock_ms
+from router.early_replies import ReplyAfterRequest
 from router.observe import Metrics, log_event
 from router.recalling import Recaller
 from router.remembering import Rememberer
@@ -61,40 +62,43 @@ async def serve(
     """
     drain_s = settings.server.drain_timeout_s
     async with open_shutdown_signals(exit_within_s=drain_s * 2 + HARD_EXIT_GRACE_S) as shutdown:
-        listening = bind(settings.server)  # fails before anything is written
-        async with open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store:
-            if not await store.has_account():
-                announce(await create_account(store, created_ms=wall_clock_ms()))
-            async with (
-                open_embedder(
-                    encoder or await _open_model(data_dir, settings),
-                    batch_texts_max=settings.embedding.batch_texts_max,
-                    interactive_max=settings.embedding.queue_interactive_max,
-                    bulk_max=settings.embedding.queue_bulk_max,
-                ) as embedder,
-                open_supervisor(
-                    store, embedder, settings.vaults, vault_limits(settings), drain_timeout_s=drain_s
-                ) as supervisor,
-                open_upstream(settings.providers.by_name) as upstream,
-                open_admin_socket(data_dir / SOCKET_NAME, Administration(store, now_ms=wall_clock_ms).perform),
-                trio.open_nursery() as background,
-            ):
-                components = assemble(settings, store, embedder, supervisor, upstream)
-                background.start_soon(supervisor.resume)
+        with bind(settings.server) as listening:  # fails before anything is written
+            async with open_store(
+                data_dir, settings=settings.store, server_key_file=server_key_file(settings)
+            ) as store:
+                if not await store.has_account():
+                    announce(await create_account(store, created_ms=wall_clock_ms()))
+                async with (
+                    open_embedder(
+                        encoder or await _open_model(data_dir, settings),
+                        batch_texts_max=settings.embedding.batch_texts_max,
+                        interactive_max=settings.embedding.queue_interactive_max,
+                        bulk_max=settings.embedding.queue_bulk_max,
+                    ) as embedder,
+                    open_supervisor(
+                        store, embedder, settings.vaults, vault_limits(settings), drain_timeout_s=drain_s
+                    ) as supervisor,
+                    open_upstream(settings.providers.by_name) as upstream,
+                    open_admin_socket(data_dir / SOCKET_NAME, Administration(store, now_ms=wall_clock_ms).perform),
+                    trio.open_nursery() as background,
+                ):
+                    components = assemble(settings, store, embedder, supervisor, upstream)
+                    resuming = trio.CancelScope()  # not the nursery's own: that one holds the running requests too
+                    background.start_soon(_within, resuming, supervisor.resume)
 
-                async def shutdown_requested() -> None:
-                    components.readiness.set_ready("server")
-                    await shutdown.wait()
-                    components.readiness.set_missing("server", "shutting down")
-                    background.cancel_scope.cancel(reason="the server shuts down")
+                    async def shutdown_requested() -> None:
+                        components.readiness.set_ready("server")
+                        await shutdown.wait()
+                        components.readiness.set_missing("server", "shutting down")
+                        resuming.cancel(reason="the server shuts down")
 
-                await serve_app(
-                    WithRequestId(CloseWithRequest(create_app(components))),
-                    settings.server,
-                    shutdown_trigger=shutdown_requested,
-                    listening=listening,
-                    task_status=task_status,
-                )
+                    await serve_app(
+                        WithRequestId(CloseWithRequest(ReplyAfterRequest(create_app(components)))),
+                        settings.server,
+                        shutdown_trigger=shutdown_requested,
+                        listening=listening,
+                        task_status=task_status,
+                    )
         log_event("server_stopped")
 
 
@@ -136,6 +140,11 @@ async def _open_model(data_dir: Path, settings: Settings) -> TextEncoder:
     return await trio.to_thread.run_sync(
         lambda: open_embedding_model(data_dir / MODELS_FOLDER, threads=settings.embedding.threads)
     )
+
+
+async def _within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await function()
 
 
 def vault_limits(settings: Settings) -> VaultLimits:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 # No deadline: the machines that run these tests share their cores, so the time of one example says nothing.
 settings.register_profile("default", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=5_000)
 settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `tests/simulation`; pytest reads options only from here."""
+    parser.addoption("--seeds", type=int, help="How many seeds the simulation runs.")
+    parser.addoption("--first-seed", type=int, default=0, help="The first of them.")

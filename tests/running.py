@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h11
 import httpx
 import msgspec
 import trio
@@ -136,6 +137,12 @@ class Client:
         assert answer.status_code == 200, answer.text
         return object_of(answer)
 
+    async def wait_embedded(self) -> None:
+        """Return once everything stored has its vectors."""
+        with trio.fail_after(60):
+            while (await self.stats())["pending"]:
+                await trio.lowlevel.checkpoint()
+
     async def chat(
         self,
         *messages: dict[str, Any] | str,
@@ -204,6 +211,46 @@ async def open_server(
                 yield Client(http, key)
         finally:
             serving.cancel_scope.cancel(reason="the test is over")
+
+
+class RawReply:
+    """A reply as it comes off the socket. httpx cannot be left halfway without leaving generators behind.
+
+    Attributes:
+        status: of the response.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.wire = h11.Connection(h11.CLIENT)
+        self.status = 0
+
+    async def next_event(self) -> Any:
+        """The next event of h11 that is not a wait for data."""
+        while (event := self.wire.next_event()) is h11.NEED_DATA:
+            self.wire.receive_data(await self.stream.receive_some())
+        return event
+
+    async def next_data(self) -> bytes:
+        """The next piece of the body, b"" at its end."""
+        event = await self.next_event()
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+
+@asynccontextmanager
+async def open_reply(client: Client, path: str, body: Any) -> AsyncIterator[RawReply]:
+    """POST on a connection of its own, up to the reply's head. Leaving the block closes the connection."""
+    data = msgspec.json.encode(body)
+    host, _, port = client.url.removeprefix("http://").partition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        reply = RawReply(stream)
+        headers = [("host", host), ("authorization", f"Bearer {client.key}"), ("content-length", str(len(data)))]
+        head = reply.wire.send(h11.Request(method="POST", target=path, headers=headers)) or b""
+        await stream.send_all(head + (reply.wire.send(h11.Data(data=data)) or b""))
+        reply.wire.send(h11.EndOfMessage())
+        response = await reply.next_event()
+        reply.status = response.status_code
+        yield reply
 
 
 def open_http(url: str) -> httpx.AsyncClient:

@@ -17,14 +17,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import apsw
 import trio
 
+from actors.store.ballast import DiskSpace
+from actors.store.counter import CommitCounter
 from actors.store.tickets import Chore, Outcome, Ticket
 from actors.store.writer import Writer, all_failed
-from models.errors import Overloaded, ShuttingDown, StoreUnavailable, TooLarge
+from models.errors import Overloaded, ShardDamaged, ShuttingDown, StoreUnavailable, TooLarge
 from models.store_settings import StoreSettings
 
 T = TypeVar("T")
@@ -39,6 +41,25 @@ CLOSE_TIMEOUT_S = 30.0
 _log = logging.getLogger(__name__)
 
 
+class IdleWork(Protocol):
+    """Work that needs no transaction and is done between group commits, in the committer's thread.
+
+    Attributes:
+        due_s: when the next slice is due, on the monotonic clock.
+    """
+
+    due_s: float
+
+    def do_slice(self) -> None:
+        """Do a few milliseconds of it, and set `due_s`."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start. Called in Trio's thread."""
+
+    def close(self) -> None:
+        """Give up what it holds."""
+
+
 class Committer:
     """The writer of one file as Trio's thread sees it."""
 
@@ -48,11 +69,14 @@ class Committer:
         "_chores_due_s",
         "_closing",
         "_counters",
+        "_idle_work",
         "_last_commit_ms",
         "_name",
         "_queue",
+        "_room_to_give",
         "_rows_waiting",
         "_settings",
+        "_space",
         "_stopping",
         "_thread",
         "_token",
@@ -60,10 +84,20 @@ class Committer:
         "_writer",
     )
 
-    def __init__(self, name: str, writer: Writer, *, settings: StoreSettings) -> None:
+    def __init__(
+        self,
+        name: str,
+        writer: Writer,
+        *,
+        settings: StoreSettings,
+        space: DiskSpace | None = None,
+        idle_work: IdleWork | None = None,
+    ) -> None:
         self._name = name
         self._writer = writer
         self._settings = settings
+        self._space = space
+        self._idle_work = idle_work
         self._token = trio.lowlevel.current_trio_token()
         self._queue: SimpleQueue[Ticket[Any] | Chore | None] = SimpleQueue()
         self._turns = trio.CapacityLimiter(AWAITED_JOBS_MAX)
@@ -78,6 +112,17 @@ class Committer:
         self._chores: deque[Chore] = deque()
         self._chores_due_s = 0.0
         self._stopping = False
+        self._room_to_give = False
+
+    @property
+    def damage(self) -> ShardDamaged | None:
+        """Why the file must not be served, once that is known. Any thread may ask."""
+        return self._writer.damage
+
+    @property
+    def truncate_owed(self) -> bool:
+        """Whether the WAL still holds what was erased. Any thread may ask."""
+        return self._writer.truncate_owed
 
     def submit_nowait(self, ticket: Ticket[T]) -> Ticket[T]:
         """Queue a job within the limits of the queue.
@@ -132,6 +177,8 @@ class Committer:
             "last_commit_ms": self._last_commit_ms,
             "wal_bytes": self._writer.wal_bytes,
             "truncate_owed": self._writer.truncate_owed,
+            "damaged": self._writer.damage is not None,
+            **(self._idle_work.statistics() if self._idle_work else {}),
         }
 
     def start(self) -> None:
@@ -186,8 +233,24 @@ class Committer:
             if self._chores and time.monotonic() >= self._chores_due_s:
                 self._do_chore()
             elif not tickets or self._writer.truncate_owed:
-                self._writer.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._empty_wal()
+            if self._space is not None and self._space.full:
+                self._give_room_back(self._space)
+            if self._idle_work is not None and time.monotonic() >= self._idle_work.due_s:
+                self._idle_work.do_slice()
+        if self._idle_work is not None:
+            self._idle_work.close()
         self._writer.close()
+
+    def _empty_wal(self) -> None:
+        if self._writer.wal_bytes or self._writer.truncate_owed:
+            self._writer.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def _give_room_back(self, space: DiskSpace) -> None:
+        """Return what was deleted to a full disk, a step at a time, until that is enough."""
+        self._room_to_give = self._writer.damage is None and self._writer.give_room_back()
+        self._empty_wal()
+        self._room_to_give &= space.refuses_growth()
 
     def _gather(self) -> list[Ticket[Any]]:
         """All that waits, up to the row cap. Blocks while nothing is to do; empty after a quiet `IDLE_S`."""
@@ -210,9 +273,19 @@ class Committer:
         return tickets
 
     def _patience_s(self) -> float | None:
+        """How long to wait for jobs before there is something else to do; None is for ever."""
         if self._chores:
             return max(0.0, self._chores_due_s - time.monotonic())
-        return IDLE_S if self._writer.wal_bytes or self._writer.truncate_owed else None
+        if self._room_to_give:
+            return 0.0
+        restless = (
+            self._writer.wal_bytes or self._writer.truncate_owed or (self._space is not None and self._space.full)
+        )
+        patience_s = IDLE_S if restless else None
+        if self._idle_work is None:
+            return patience_s
+        until_due_s = max(0.0, self._idle_work.due_s - time.monotonic())
+        return until_due_s if patience_s is None else min(patience_s, until_due_s)
 
     def _commit(self, tickets: list[Ticket[Any]]) -> list[Outcome]:
         started_s = time.perf_counter()
@@ -255,10 +328,28 @@ def _guarded(name: str, callback: Callable[..., object], *result: Any) -> None:
 
 @asynccontextmanager
 async def open_committer(
-    name: str, open_connection: Callable[[], apsw.Connection], *, settings: StoreSettings
+    name: str,
+    open_connection: Callable[[], apsw.Connection],
+    *,
+    settings: StoreSettings,
+    counter: CommitCounter | None = None,
+    space: DiskSpace | None = None,
+    damage: ShardDamaged | None = None,
+    idle_work: IdleWork | None = None,
 ) -> AsyncIterator[Committer]:
-    """A running committer. Leaving commits what is queued, empties the WAL and closes the file."""
-    committer = Committer(name, Writer(name, open_connection), settings=settings)
+    """A running committer. Leaving commits what is queued, empties the WAL and closes the file.
+
+    Args:
+        name: for logs and the thread.
+        open_connection: opens the one writing connection.
+        settings: limits.
+        counter: the file's commit counter, if it has one.
+        space: the room of its disk, if that is watched.
+        damage: why the file must not be opened at all, if so.
+        idle_work: what to do in quiet moments.
+    """
+    writer = Writer(name, open_connection, counter=counter, space=space, damage=damage)
+    committer = Committer(name, writer, settings=settings, space=space, idle_work=idle_work)
     committer.start()
     try:
         yield committer

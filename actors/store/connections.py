@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,21 @@ import trio
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")
+
+DATABASE_FAILURES = (  # these say something about the file; any other error is the statement's own
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.NoMemError,
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.ProtocolError,
+    apsw.InterruptError,
+    apsw.ConnectionClosedError,
+)
 
 BUSY_TIMEOUT_MS = 5000
 _WRITER_PRAGMAS = (  # in this order: page size and vacuum mode count only before the first table
@@ -49,13 +65,38 @@ _READER_PRAGMAS = (
 _log = logging.getLogger(__name__)
 
 
-def open_writer(path: Path) -> apsw.Connection:
-    """The one writing connection of a file, which is created if it is missing. Blocks."""
-    connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    for pragma in _WRITER_PRAGMAS + (_MACOS_PRAGMAS if sys.platform == "darwin" else ()):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
+def open_writer(path: Path, *, may_create: bool = True) -> apsw.Connection:
+    """The one writing connection of a file. Blocks.
+
+    Args:
+        path: the file.
+        may_create: whether a missing file is made. A file that vanished under a running store must not be.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if may_create else 0)
+    connection = apsw.Connection(str(path), flags=flags)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        for pragma in _WRITER_PRAGMAS + (_MACOS_PRAGMAS if sys.platform == "darwin" else ()):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except apsw.Error:
+        close_untouched(connection)
+        raise
     return connection
+
+
+def close_untouched(connection: apsw.Connection) -> None:
+    """Close a connection without the checkpoint that SQLite does for the last one: the file stays as it is."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    close(connection)
+
+
+def close(connection: apsw.Connection) -> None:
+    """Close a connection. What fails on the way, such as removing the WAL, costs nothing that the next start misses."""
+    name = Path(connection.filename).name
+    try:
+        connection.close(True)
+    except apsw.Error as error:
+        _log.error("closing %s failed: %s", name, type(error).__name__)
 
 
 def open_reader(path: Path) -> apsw.Connection:
@@ -83,6 +124,22 @@ def one_row(connection: apsw.Connection, statement: str, bindings: tuple[Any, ..
     return rows[0] if rows else None
 
 
+@contextmanager
+def writing(path: Path, *, may_create: bool = False) -> Iterator[apsw.Connection]:
+    """The writing connection for a short job. Leaving copies the WAL into the file; after an error the file is left alone.
+
+    After a failed sync the same handle must not sync again, which SQLite would do while it closes the last connection.
+    """
+    connection = open_writer(path, may_create=may_create)
+    try:
+        yield connection
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except BaseException:
+        close_untouched(connection)
+        raise
+    close(connection)
+
+
 class Readers:
     """Reading connections of one file, each lent to one worker thread at a time.
 
@@ -101,8 +158,8 @@ class Readers:
     async def run(self, read: Callable[[apsw.Connection], T]) -> T:
         """Run `read` in a reader thread, in one read transaction: all it sees is of one moment.
 
-        A cancelled caller leaves at once; the thread finishes by itself and keeps its place in the limiter
-        until then.
+        A read that fails on the file is done once more on a fresh connection, so `read` must not have effects.
+        A cancelled caller leaves at once; the thread finishes by itself and keeps its place in the limiter until then.
 
         Raises:
             StoreUnavailable: SQLite cannot read the file.
@@ -110,24 +167,34 @@ class Readers:
         return await trio.to_thread.run_sync(self._run, read, limiter=self._limiter, abandon_on_cancel=True)
 
     def _run(self, read: Callable[[apsw.Connection], T]) -> T:
-        connection: apsw.Connection | None = None
         try:
-            connection = self._borrow()
+            try:
+                return self._read(read)
+            except DATABASE_FAILURES as error:
+                _log.error("reading %s failed: %s; reopening", self._path.name, type(error).__name__)
+                self._close_idle()  # whatever happened to the file, they opened it before
+                return self._read(read)
+        except apsw.Error as error:
+            _log.error("reading %s failed: %s", self._path.name, type(error).__name__)
+            raise StoreUnavailable("The store cannot be read right now.") from error
+
+    def _read(self, read: Callable[[apsw.Connection], T]) -> T:
+        connection = self._borrow()
+        try:
             connection.execute("BEGIN")
             try:
-                return read(connection)
+                answer = read(connection)
             finally:
                 if connection.in_transaction:
                     connection.execute("COMMIT")
-        except apsw.Error as error:
-            _log.error("reading %s failed: %s", self._path.name, type(error).__name__)
-            if connection is not None:
-                connection.close(True)
-                connection = None
-            raise StoreUnavailable("The store cannot be read right now.") from error
-        finally:
-            if connection is not None:
-                self._give_back(connection)
+        except apsw.Error:
+            close(connection)
+            raise
+        except BaseException:
+            self._give_back(connection)
+            raise
+        self._give_back(connection)
+        return answer
 
     def _borrow(self) -> apsw.Connection:
         with self._lock:
@@ -140,12 +207,16 @@ class Readers:
             if not self._closed:
                 self._idle.append(connection)
                 return
-        connection.close()
+        close(connection)
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            close(connection)
 
     def close(self) -> None:
         """Close what is idle now; what is lent closes when its thread is done. Blocks."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        self._close_idle()

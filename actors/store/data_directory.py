@@ -1,7 +1,8 @@
 """The files of a data directory: who may use it, what they are called, and how each is made ready before use.
 
-Owns the LOCK file and the settings that are fixed at the first start (shard count, server key id). Must never
-touch a data directory that another process holds.
+Owns the LOCK file, the settings that are fixed at the first start (shard count, server key id), and the decision which
+files may be served. Must never touch a data directory that another process holds, and never write to a file that lost
+commits: what is left of it may be all that can be saved.
 """
 
 from __future__ import annotations
@@ -14,14 +15,35 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 
-from actors.store.connections import one_row, open_writer
-from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, Migration, migrate
-from actors.store.seal import SERVER_KEY_FILE, ServerKey, load_server_key, sync_directory
-from models.errors import SetupError
+from actors.store.connections import BUSY_TIMEOUT_MS, close_untouched, one_row, writing
+from actors.store.counter import counter_path, read_counter, write_counter
+from actors.store.damage import behind_its_counter, missing, unreadable
+from actors.store.erasing import reconcile
+from actors.store.ledger import LEDGER_FILE
+from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, Migration, migrate, schema_version
+from actors.store.restoring import finish_restore
+from actors.store.rotation import Rotation, exchange_server_key, resolve_server_key, server_key_path
+from actors.store.seal import ServerKey, sync_directory
+from models.errors import SetupError, ShardDamaged
 
 LOCK_FILE = "LOCK"
 META_FILE = "meta.db"
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A data directory that is ready to be served.
+
+    Attributes:
+        shards: how many shard files it has.
+        server_key: the key that opens it.
+        damages: why shards must not be served, by shard.
+    """
+
+    shards: int
+    server_key: ServerKey
+    damages: dict[int, ShardDamaged]
 
 
 def shard_path(data_dir: Path, shard: int) -> Path:
@@ -51,6 +73,22 @@ def lock_data_directory(data_dir: Path) -> int:
     return descriptor
 
 
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Hold the lock of a data directory that exists.
+
+    Raises:
+        SetupError: there is none, or another process uses it.
+    """
+    if not data_dir.is_dir():
+        raise SetupError(f"There is no data directory {data_dir}.")
+    descriptor = lock_data_directory(data_dir)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def prepare(
     data_dir: Path,
     *,
@@ -58,53 +96,135 @@ def prepare(
     server_key_file: Path | None,
     server_key: bytes | None,
     now_ms: Callable[[], int],
-) -> tuple[int, ServerKey]:
-    """Bring every file to the newest schema; the shard count and the server key of the directory. Blocks.
+) -> Prepared:
+    """Bring every file to the newest schema, and finish what a crash interrupted. Blocks.
 
     Raises:
-        SetupError: a file cannot be opened, is newer than this version, or was sealed by another server key.
+        SetupError: meta.db cannot be opened or lost commits, a file is newer than this version, or everything was
+            sealed by another server key.
     """
     try:
-        with _prepared(data_dir / META_FILE, META_MIGRATIONS, now_ms=now_ms()) as meta:
-            key = _server_key(meta, server_key_file or data_dir / SERVER_KEY_FILE, server_key)
+        finish_restore(data_dir)
+        meta_path = data_dir / META_FILE
+        damage = find_damage(meta_path, must_exist=False)
+        if damage is not None:  # without it nobody can be let in, so there is nothing to serve
+            raise SetupError(damage.message, hint=damage.hint)
+        with prepared(meta_path, META_MIGRATIONS, now_ms=now_ms()) as meta:
+            key = resolve_server_key(meta, server_key_path(data_dir, server_key_file), server_key)
             meta.execute("INSERT OR IGNORE INTO setting VALUES ('shards', ?)", (shards,))
-            count = _setting(meta, "shards")
+            count = shard_count(meta)
+            was_made = one_row(meta, "SELECT 1 FROM account LIMIT 1") is not None  # after the shards were
+            reconcile(meta, data_dir / LEDGER_FILE, server_key=key, shards=range(count), now_ms=now_ms())
+        damages: dict[int, ShardDamaged] = {}
         for shard in range(count):
-            with _prepared(shard_path(data_dir, shard), SHARD_MIGRATIONS, now_ms=now_ms()):
+            path = shard_path(data_dir, shard)
+            damage = find_damage(path, must_exist=was_made)
+            if damage is not None:
+                damages[shard] = damage
+                continue
+            with prepared(path, SHARD_MIGRATIONS, now_ms=now_ms()):
                 pass
         sync_directory(data_dir)
     except (apsw.Error, OSError) as error:
         raise SetupError(f"The data directory {data_dir} cannot be opened: {error}.") from error
-    return count, key
+    return Prepared(shards=count, server_key=key, damages=damages)
+
+
+def find_damage(path: Path, *, must_exist: bool) -> ShardDamaged | None:
+    """Why a database must not be served, or None. Leaves the file as it is, and logs. Blocks.
+
+    Raises:
+        apsw.Error, OSError: it cannot be opened for another reason than its content.
+    """
+    wanted = read_counter(counter_path(path))
+    if not path.exists():
+        return missing(path.name) if must_exist or wanted else None
+    connection = open_untouched(path)
+    try:
+        found = commits_of(connection)
+    except (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError) as error:
+        return unreadable(path.name, error)
+    finally:
+        close_untouched(connection)
+    if wanted is not None and found < wanted:
+        return behind_its_counter(path.name, found=found, wanted=wanted)
+    return None
+
+
+def open_untouched(path: Path) -> apsw.Connection:
+    """A connection to look at a file that may be damaged: nothing of it changes, not even when this closes."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.execute("PRAGMA query_only=ON").fetchall()
+    return connection
+
+
+def commits_of(connection: apsw.Connection) -> int:
+    """The database's own commit counter; 0 before the first migration.
+
+    Raises:
+        apsw.Error: it cannot be read.
+    """
+    if schema_version(connection) == 0 and one_row(connection, "SELECT 1 FROM sqlite_schema LIMIT 1") is None:
+        return 0
+    return int(one_row(connection, "SELECT commits FROM commit_counter")[0])
 
 
 @contextmanager
-def _prepared(path: Path, migrations: Sequence[Migration], *, now_ms: int) -> Iterator[apsw.Connection]:
-    """A file at the newest schema. Leaving empties its WAL, so that a cut shredding is complete."""
-    connection = open_writer(path)
-    try:
+def prepared(path: Path, migrations: Sequence[Migration], *, now_ms: int) -> Iterator[apsw.Connection]:
+    """A file at the newest schema. Leaving sets its counter and empties its WAL, so that a cut shredding is complete."""
+    with writing(path, may_create=True) as connection:
         migrate(connection, migrations, now_ms=now_ms)
         yield connection
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    finally:
-        connection.close(True)
+        commits = commits_of(connection)
+    if read_counter(counter_path(path)) != commits:
+        write_counter(counter_path(path), commits)
 
 
-def _server_key(meta: apsw.Connection, path: Path, given: bytes | None) -> ServerKey:
-    """The server key, which must be the one that wrapped the keys in `meta`; before the first of them, any will do."""
-    wrapped = one_row(meta, "SELECT 1 FROM vault_key LIMIT 1") is not None
-    key = ServerKey(given) if given is not None else load_server_key(path, may_create=not wrapped)
-    if not wrapped:
-        meta.execute("INSERT OR REPLACE INTO setting VALUES ('server_key_id', ?)", (key.key_id,))
-    elif _setting(meta, "server_key_id") != key.key_id:
-        raise SetupError(
-            "The server key is not the one that sealed this data directory.",
-            hint="Put the right key back; without it nothing that is stored can be read.",
-        )
-    return key
+def shard_count(meta: apsw.Connection) -> int:
+    """How many shards the directory was made with."""
+    return int(_setting(meta, "shards"))
 
 
 def _setting(meta: apsw.Connection, name: str) -> Any:
     """What the directory was made with, or None."""
     row = one_row(meta, "SELECT value FROM setting WHERE name = ?", (name,))
     return None if row is None else row[0]
+
+
+def rotate_server_key(
+    data_dir: Path,
+    *,
+    now_ms: int,
+    server_key_file: Path | None = None,
+    server_key: bytes | None = None,
+    new_server_key: bytes | None = None,
+) -> Rotation:
+    """Exchange the server key of a data directory that nobody uses. Blocks.
+
+    A crash at any point leaves a directory that opens: see `actors.store.rotation`. Backups made before can only be
+    restored with the old key.
+
+    Args:
+        data_dir: the directory.
+        now_ms: the time, for migrations that are due.
+        server_key_file: the key's file, if it is not in the data directory.
+        server_key: the old key, if it is not in a file.
+        new_server_key: the new key, if it shall not be in a file. Without it a new one is made, in the file.
+
+    Raises:
+        SetupError: the directory is in use or damaged, or the old key is not the right one.
+    """
+    with locked(data_dir):
+        meta_path = data_dir / META_FILE
+        try:
+            finish_restore(data_dir)
+            damage = find_damage(meta_path, must_exist=True)
+            if damage is not None:
+                raise SetupError(damage.message, hint=damage.hint)
+            with prepared(meta_path, META_MIGRATIONS, now_ms=now_ms) as meta:
+                path = server_key_path(data_dir, server_key_file)
+                return exchange_server_key(meta, path, given=server_key, new_secret=new_server_key)
+        except (apsw.Error, OSError) as error:
+            raise SetupError(f"The server key could not be exchanged: {error}.") from error

@@ -6,9 +6,11 @@ before its caller is told. Must never hold a key: only hashes come in here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 import apsw
 import msgspec
@@ -16,12 +18,16 @@ import msgspec
 from actors.store.cache import RecentlyUsed
 from actors.store.committer import Committer
 from actors.store.connections import Readers, all_rows, one_row
+from actors.store.erasing import Replaced, insert_vault, shred_vault
 from actors.store.keyring import KeyRing
+from actors.store.ledger import Erasure, LedgerFile, RevokedKey, key_id
 from actors.store.protocol import KeyRow
-from actors.store.seal import WRAPPED_KEY_BYTES, ServerKey
+from actors.store.seal import ServerKey
 from actors.store.tickets import Batch, Ticket
-from models.errors import InvalidRequest, NotFound, ShuttingDown
+from models.errors import InvalidRequest, NotFound, ShuttingDown, StoreUnavailable
 from models.ids import Principal, VaultNumber, VaultRef
+
+T = TypeVar("T")
 
 UNKNOWN_KEYS_MAX = 1024
 """Cached answers "no such key"; apart from the live keys, so that guessing cannot push those out."""
@@ -48,26 +54,18 @@ class NewKey(msgspec.Struct, frozen=True):
     created_ms: int
 
 
-class Replaced(msgspec.Struct, frozen=True):
-    """What became of a shredded vault."""
-
-    old: VaultRef
-    new: VaultRef
-    key_hashes: tuple[bytes, ...]
-
-
 class SqliteDirectory:
     """Implements `actors.store.protocol.Directory`."""
 
     __slots__ = (
         "_keyring",
         "_keys_generation",
+        "_ledger",
         "_live_keys",
         "_meta",
         "_meta_readers",
         "_now_ms",
         "_server_key",
-        "_shards",
         "_unknown_keys",
     )
 
@@ -78,7 +76,7 @@ class SqliteDirectory:
         *,
         server_key: ServerKey,
         keyring: KeyRing,
-        shards: int,
+        ledger: LedgerFile,
         key_cache_max: int,
         now_ms: Callable[[], int],
     ) -> None:
@@ -86,7 +84,7 @@ class SqliteDirectory:
         self._meta_readers = meta_readers
         self._server_key = server_key
         self._keyring = keyring
-        self._shards = shards
+        self._ledger = ledger
         self._now_ms = now_ms
         self._live_keys: RecentlyUsed[bytes, Principal] = RecentlyUsed(key_cache_max)
         self._unknown_keys: RecentlyUsed[bytes, bool] = RecentlyUsed(UNKNOWN_KEYS_MAX)
@@ -94,7 +92,7 @@ class SqliteDirectory:
 
     async def has_account(self) -> bool:
         """Whether the first start has happened."""
-        return await self._meta_readers.run(_has_account)
+        return await self._read_meta(_has_account)
 
     async def find_key(self, key_hash: bytes) -> Principal | None:
         """The principal of a live key, else None (unknown or revoked)."""
@@ -102,7 +100,7 @@ class SqliteDirectory:
         if principal is not None or self._unknown_keys.get(key_hash):
             return principal
         generation = self._keys_generation
-        principal = await self._meta_readers.run(partial(_find_key, key_hash))
+        principal = await self._read_meta(partial(_find_key, key_hash))
         if generation == self._keys_generation:  # else a write came between, and this answer may be the older one
             if principal is None:
                 self._unknown_keys.put(key_hash, True)
@@ -112,7 +110,7 @@ class SqliteDirectory:
 
     async def list_keys(self, account_number: int | None = None) -> list[KeyRow]:
         """Keys of one account, or of all, oldest first."""
-        return await self._meta_readers.run(partial(_list_keys, account_number))
+        return await self._read_meta(partial(_list_keys, account_number))
 
     async def create_account(self, *, key_hash: bytes, shown: str, created_ms: int) -> Principal:
         """A new account with its account key and that key's own vault."""
@@ -129,10 +127,16 @@ class SqliteDirectory:
     async def _add_key(self, key: NewKey, *, account_number: int | None) -> Principal:
         def work(batch: Batch) -> Principal:
             account = _existing_or_new_account(batch.connection, account_number, created_ms=key.created_ms)
-            vault = self._insert_vault(batch.connection, account, created_ms=key.created_ms)
+            vault = insert_vault(
+                batch.connection,
+                account,
+                server_key=self._server_key,
+                shards=self._shards_for_new_vaults(),
+                created_ms=key.created_ms,
+            )
             return _insert_key(batch.connection, key, account=account, vault=vault)
 
-        return await self._meta.run(Ticket(work, on_durable=lambda _: self._forget_keys((key.key_hash,))))
+        return await self._run_meta(Ticket(work, grows=True, on_durable=lambda _: self._forget_keys((key.key_hash,))))
 
     async def revoke_key(self, key_number: int, *, revoked_ms: int) -> bool:
         """Make a key invalid from now on; False when it is unknown or revoked already."""
@@ -145,8 +149,11 @@ class SqliteDirectory:
             )
             return tuple(key_hash for (key_hash,) in rows)
 
-        ticket = Ticket(work, on_durable=self._forget_keys)
-        hashes = await self._meta.run(ticket)
+        def after_commit(hashes: tuple[bytes, ...]) -> None:
+            self._write_ledger(_revocations(hashes, revoked_ms))
+
+        ticket = Ticket(work, after_commit=after_commit, on_durable=self._forget_keys)
+        hashes = await self._run_erasure(ticket)
         return bool(hashes)
 
     async def replace_account_key(self, *, key_hash: bytes, shown: str, created_ms: int) -> Principal:
@@ -160,8 +167,13 @@ class SqliteDirectory:
         def work(batch: Batch) -> tuple[Principal, tuple[bytes, ...]]:
             return _replace_account_key(batch.connection, key)
 
-        ticket = Ticket(work, on_durable=lambda result: self._forget_keys((key_hash, *result[1])))
-        principal, _ = await self._meta.run(ticket)
+        def after_commit(result: tuple[Principal, tuple[bytes, ...]]) -> None:
+            self._write_ledger(_revocations(result[1], created_ms))
+
+        ticket = Ticket(
+            work, after_commit=after_commit, on_durable=lambda result: self._forget_keys((key_hash, *result[1]))
+        )
+        principal, _ = await self._run_erasure(ticket)
         return principal
 
     async def replace_vault(self, vault: VaultRef) -> VaultRef:
@@ -169,21 +181,77 @@ class SqliteDirectory:
 
         Raises:
             NotFound: the vault does not exist (any more).
+            StoreUnavailable: nothing was changed, or it was erased but that cannot be confirmed yet.
         """
 
         def work(batch: Batch) -> Replaced:
-            return self._shred(batch.connection, vault)
+            replaced = shred_vault(
+                batch.connection,
+                vault,
+                server_key=self._server_key,
+                shards=self._shards_for_new_vaults(),
+                now_ms=self._now_ms(),
+            )
+            if replaced is None:
+                raise NotFound(f"Vault {vault.number} does not exist (any more).")
+            return replaced
 
-        def after_commit(_: Replaced) -> None:
+        def after_commit(replaced: Replaced) -> None:
             self._keyring.forget(vault.number)
             self._meta.truncate_wal()
+            self._write_ledger((replaced.erasure,))
 
         def on_durable(replaced: Replaced) -> None:
             self._forget_keys(replaced.key_hashes)
             self._purge_nowait(replaced.old)
 
-        replaced = await self._meta.run(Ticket(work, after_commit=after_commit, on_durable=on_durable))
+        replaced = await self._run_erasure(Ticket(work, after_commit=after_commit, on_durable=on_durable))
+        if self._meta.truncate_owed:
+            raise StoreUnavailable(
+                "The vault was erased, but the write-ahead log of meta.db could not be emptied yet.",
+                hint="Ask again until this is confirmed.",
+            )
         return replaced.new
+
+    async def _run_meta(self, ticket: Ticket[T]) -> T:
+        """Run a job of meta.db.
+
+        Raises:
+            ShardDamaged: meta.db must not be served.
+        """
+        self._check_meta()
+        return await self._meta.run(ticket)
+
+    async def _read_meta(self, read: Callable[[apsw.Connection], T]) -> T:
+        self._check_meta()
+        return await self._meta_readers.run(read)
+
+    def _check_meta(self) -> None:
+        if self._meta.damage is not None:
+            raise copy.copy(self._meta.damage)
+
+    async def _run_erasure(self, ticket: Ticket[T]) -> T:
+        """Run a job of meta.db whose effect belongs into the ledger as well.
+
+        Raises:
+            StoreUnavailable: it took effect, but a restored backup would undo it: the ledger cannot be written.
+        """
+        result = await self._run_meta(ticket)
+        if self._ledger.owed:
+            raise StoreUnavailable(
+                "This was erased, but the erasure ledger could not be written.",
+                hint="Look at the server's log, and ask again.",
+            )
+        return result
+
+    def _write_ledger(self, erasures: Sequence[Erasure]) -> None:
+        """In the committer's thread, before anyone is told."""
+        with suppress(OSError):  # logged, and owed
+            self._ledger.append(erasures)
+
+    def _shards_for_new_vaults(self) -> Sequence[int]:
+        """Which shards may take new vaults. The half of the store that has the shards knows."""
+        raise AssertionError("a directory alone has no shards")
 
     def _purge_nowait(self, vault: VaultRef) -> None:
         """Begin to remove the rows of a shredded vault. The half of the store that has the shards does it."""
@@ -198,42 +266,15 @@ class SqliteDirectory:
         with suppress(ShuttingDown):  # the next start finds no rows and records it
             self._meta.put_nowait(Ticket(work))
 
-    def _shred(self, connection: apsw.Connection, vault: VaultRef) -> Replaced:
-        row = one_row(
-            connection,
-            "UPDATE vault SET state = 1 WHERE number = ? AND shard = ? AND state = 0 RETURNING account",
-            (vault.number, vault.shard),
-        )
-        if row is None:
-            raise NotFound(f"Vault {vault.number} does not exist (any more).")
-        connection.execute(  # in place, never NULL and never DELETE: see the schema
-            "UPDATE vault_key SET wrapped = zeroblob(?) WHERE vault = ?", (WRAPPED_KEY_BYTES, vault.number)
-        )
-        new = self._insert_vault(connection, row[0], created_ms=self._now_ms())
-        hashes = all_rows(
-            connection, "UPDATE key SET vault = ? WHERE vault = ? RETURNING hash", (new.number, vault.number)
-        )
-        return Replaced(old=vault, new=new, key_hashes=tuple(key_hash for (key_hash,) in hashes))
-
-    def _insert_vault(self, connection: apsw.Connection, account: int, *, created_ms: int) -> VaultRef:
-        row = one_row(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'vault'")
-        number = 1 + (row[0] if row else 0)
-        shard = number % self._shards
-        connection.execute(
-            "INSERT INTO vault(number, account, shard, created_ms) VALUES (?, ?, ?, ?)",
-            (number, account, shard, created_ms),
-        )
-        connection.execute(
-            "INSERT INTO vault_key(vault, wrapped) VALUES (?, ?)",
-            (number, self._server_key.new_wrapped_data_key(number)),
-        )
-        return VaultRef(number=VaultNumber(number), shard=shard)
-
     def _forget_keys(self, key_hashes: tuple[bytes, ...]) -> None:
         self._keys_generation += 1
         for key_hash in key_hashes:
             self._live_keys.drop(key_hash)
             self._unknown_keys.drop(key_hash)
+
+
+def _revocations(key_hashes: Sequence[bytes], revoked_ms: int) -> list[Erasure]:
+    return [RevokedKey(key=key_id(key_hash), revoked_ms=revoked_ms) for key_hash in key_hashes]
 
 
 def _has_account(connection: apsw.Connection) -> bool:

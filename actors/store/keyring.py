@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 import apsw
 import msgspec
 
 from actors.store.cache import RecentlyUsed
-from actors.store.connections import one_row
+from actors.store.connections import DATABASE_FAILURES, close, one_row
 from actors.store.seal import DataKey, ServerKey
 from models.errors import NotFound, StoreUnavailable
 from models.ids import VaultRef
@@ -35,11 +36,14 @@ class OpenVault(msgspec.Struct, frozen=True):
 class KeyRing:
     """Live vaults by number. Every method may be called from any thread; a look-up may read the disk."""
 
-    __slots__ = ("_connection", "_lock", "_open_vaults", "_server_key")
+    __slots__ = ("_connection", "_lock", "_open_connection", "_open_vaults", "_server_key")
 
-    def __init__(self, server_key: ServerKey, connection: apsw.Connection, *, entries_max: int) -> None:
+    def __init__(
+        self, server_key: ServerKey, open_connection: Callable[[], apsw.Connection], *, entries_max: int
+    ) -> None:
         self._server_key = server_key
-        self._connection = connection
+        self._open_connection = open_connection
+        self._connection: apsw.Connection | None = None
         self._open_vaults: RecentlyUsed[int, OpenVault] = RecentlyUsed(entries_max)
         self._lock = threading.Lock()
 
@@ -52,24 +56,51 @@ class KeyRing:
             StoreUnavailable: meta.db cannot be read.
         """
         with self._lock:
-            found = self._open_vaults.get(vault.number) or self._read(vault.number)
+            found = self._open_vaults.get(vault.number)
+            if found is None:
+                found = self._read(vault.number)
+                if found is not None:
+                    self._open_vaults.put(vault.number, found)
         if found is None or found.shard != vault.shard:
             raise NotFound(f"Vault {vault.number} does not exist (any more).")
         return found
 
+    def peek(self, number: int) -> OpenVault | None:
+        """As `find`, but None for a vault that is not live, and without a place in the cache: for reading them all."""
+        with self._lock:
+            return self._read(number)
+
     def _read(self, number: int) -> OpenVault | None:
-        try:
-            row = one_row(self._connection, _FIND, (number,))
-        except apsw.Error as error:
-            _log.error("reading the key of a vault failed: %s", type(error).__name__)
-            raise StoreUnavailable("The store cannot be read right now.") from error
+        row = self._row(number)
         if row is None:
             return None
         wrapped, shard, created_ms = row
         data_key = self._server_key.unwrap_data_key(number, wrapped)
-        found = OpenVault(data_key=data_key, shard=shard, created_ms=created_ms)
-        self._open_vaults.put(number, found)
-        return found
+        return OpenVault(data_key=data_key, shard=shard, created_ms=created_ms)
+
+    def _row(self, number: int) -> tuple[bytes, int, int] | None:
+        try:
+            try:
+                return self._query(number)
+            except DATABASE_FAILURES as error:
+                _log.error("reading the key of a vault failed: %s; reopening", type(error).__name__)
+                self._disconnect()
+                return self._query(number)
+        except apsw.Error as error:
+            self._disconnect()
+            _log.error("reading the key of a vault failed: %s", type(error).__name__)
+            raise StoreUnavailable("The store cannot be read right now.") from error
+
+    def _query(self, number: int) -> tuple[bytes, int, int] | None:
+        if self._connection is None:
+            self._connection = self._open_connection()
+        row: tuple[bytes, int, int] | None = one_row(self._connection, _FIND, (number,))
+        return row
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            close(connection)
 
     def forget(self, number: int) -> None:
         """Drop the key of a vault whose shredding has just been committed."""
@@ -79,4 +110,4 @@ class KeyRing:
     def close(self) -> None:
         """Close the connection to meta.db. Blocks."""
         with self._lock:
-            self._connection.close()
+            self._disconnect()

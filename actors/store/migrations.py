@@ -63,6 +63,14 @@ CREATE INDEX key_vault ON key(vault);
 CREATE INDEX key_account ON key(account);
 """,
     ),
+    Migration(
+        number=2,
+        script="""
+-- When each vault was shredded; with the vault's own row, what the erasure ledger holds outside.
+CREATE TABLE erasure(vault INTEGER PRIMARY KEY REFERENCES vault(number), erased_ms INTEGER NOT NULL) STRICT;
+INSERT INTO erasure SELECT number, created_ms FROM vault WHERE state <> 0;
+""",
+    ),
 )
 
 SHARD_MIGRATIONS = (
@@ -79,6 +87,15 @@ CREATE TABLE memory(id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE embedding(id INTEGER PRIMARY KEY, model INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
 CREATE TABLE vault_state(vault INTEGER PRIMARY KEY, next_seq INTEGER NOT NULL) STRICT;
 CREATE TABLE model(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, dims INTEGER NOT NULL) STRICT;
+""",
+    ),
+    Migration(
+        number=2,
+        script="""
+-- Inbox rows that fail their checksum, as they are: out of the way, but never thrown away.
+CREATE TABLE damaged_inbox(
+  id INTEGER PRIMARY KEY, vault INTEGER NOT NULL, body BLOB NOT NULL, set_aside_ms INTEGER NOT NULL
+) STRICT;
 """,
     ),
 )

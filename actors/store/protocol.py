@@ -49,6 +49,7 @@ class VaultImage(msgspec.Struct, frozen=True):
             embedded.
         inbox: committed rows that are not materialised yet, by row id, ascending.
         next_seq: the seq that the next materialised memory gets.
+        damaged: rows left out because they fail their checksum. They stay in the store, and are counted and logged.
     """
 
     created_ms: int
@@ -56,6 +57,7 @@ class VaultImage(msgspec.Struct, frozen=True):
     vectors: Vectors
     inbox: list[InboxRow]
     next_seq: int
+    damaged: int = 0
 
 
 class Materialisation(msgspec.Struct, frozen=True):
@@ -111,10 +113,10 @@ class VaultStore(Protocol):
         """
 
     async def load_vault(self, vault: VaultRef, *, model_id: str) -> VaultImage:
-        """Read one vault. An unknown or emptied vault gives an empty image.
+        """Read one vault. An unknown or emptied vault gives an empty image. Rows that fail their checksum are left out.
 
         Raises:
-            CorruptRow: a row fails its checksum.
+            CorruptRow: the vault's own key fails its checksum.
             StoreUnavailable: the shard cannot be read.
         """
 

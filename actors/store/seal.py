@@ -60,9 +60,20 @@ class DataKey:
         return nonce + self._cipher.encrypt(nonce, plaintext, context)
 
     def unseal_rows(
-        self, table: Table, rows: Iterable[tuple[int, bytes]], *, qualifier: int = 0
+        self,
+        table: Table,
+        rows: Iterable[tuple[int, bytes]],
+        *,
+        qualifier: int = 0,
+        damaged: list[int] | None = None,
     ) -> Iterator[tuple[int, bytes]]:
         """Row ids and bodies, in the order of `rows` (row ids and sealed bodies). One loop, for its speed.
+
+        Args:
+            table: where they stand.
+            rows: row ids and sealed bodies.
+            qualifier: the further column that they are bound to.
+            damaged: gets the ids of rows that do not open, which are left out; without it they raise.
 
         Raises:
             CorruptRow: a row was changed, or sealed for another vault, table, id or qualifier.
@@ -73,6 +84,9 @@ class DataKey:
             try:
                 body = decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context)
             except (InvalidTag, ValueError) as error:  # ValueError: too short to hold a nonce
+                if damaged is not None:
+                    damaged.append(row_id)
+                    continue
                 raise CorruptRow(
                     f"Row {row_id} of {table.name.lower()} in vault {vault_number} fails its checksum."
                 ) from error
@@ -107,6 +121,15 @@ class ServerKey:
         except (InvalidTag, ValueError) as error:
             raise CorruptRow("A value sealed by the server key fails its checksum.") from error
 
+    def rewrap_data_key(self, vault_number: int, wrapped: bytes, *, by: ServerKey) -> bytes:
+        """The same data key wrapped by another server key, in as many bytes.
+
+        Raises:
+            CorruptRow: the wrapped key was changed or belongs to another vault.
+        """
+        context = _WRAPPED.pack(b"vault's key", vault_number)
+        return by.seal(context, self.unseal(context, wrapped))
+
     def new_wrapped_data_key(self, vault_number: int) -> bytes:
         """A new random data key for this vault, wrapped: `WRAPPED_KEY_BYTES` bytes."""
         secret = AESGCM.generate_key(bit_length=8 * KEY_BYTES)
@@ -140,7 +163,7 @@ def load_server_key(path: Path, *, may_create: bool) -> ServerKey:
                     f"The server key file {path} is missing, and vaults were sealed with it.",
                     hint="Put the file back; without it nothing that is stored can be read.",
                 )
-            _create_key_file(path)
+            write_key_file(path, os.urandom(KEY_BYTES))
         return ServerKey(_read_key_file(path))
     except OSError as error:
         raise SetupError(f"The server key file {path} cannot be used: {error.strerror}.") from error
@@ -160,13 +183,17 @@ def _read_key_file(path: Path) -> bytes:
     return secret
 
 
-def _create_key_file(path: Path) -> None:
-    """Write a new key beside `path`, sync it, then link it into place: the file is either whole or absent."""
+def write_key_file(path: Path, secret: bytes) -> None:
+    """Write a key beside `path`, sync it, then link it into place: the file is either whole or absent.
+
+    Raises:
+        OSError: it cannot be written, or the file exists.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
-            os.write(descriptor, os.urandom(KEY_BYTES))
+            os.write(descriptor, secret)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -7,24 +7,32 @@ with another's key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import apsw
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.store.connections import all_rows, one_row
+from actors.store.damage import DamagedRows
 from actors.store.keyring import OpenVault
 from actors.store.protocol import Materialisation, VaultImage
 from actors.store.seal import DataKey, Table
 from actors.store.tickets import Batch
-from models.errors import CorruptRow, StoreUnavailable
+from models.errors import StoreUnavailable
 from models.memory import Exchange, InboxRow, Memory
+
+T = TypeVar("T")
 
 SEQ_BITS = 32
 SEQ_MASK = (1 << SEQ_BITS) - 1
 PURGE_ROWS = 256
 """Rows of each table that one slice of a purge removes: a few milliseconds between two group commits."""
+
+_log = logging.getLogger(__name__)
 
 _VECTOR_TYPE = np.dtype("<f2")
 _encode = msgspec.msgpack.Encoder().encode
@@ -117,8 +125,11 @@ def _model_number(connection: apsw.Connection, model_id: str, *, dims: int) -> i
     row = one_row(connection, "SELECT number, dims FROM model WHERE id = ?", (model_id,)) or one_row(
         connection, "INSERT INTO model(id, dims) VALUES (?, ?) RETURNING number, dims", (model_id, dims)
     )
-    assert row[1] == dims, "a model's embeddings keep their width"
-    return int(row[0])
+    number, known_dims = row
+    if known_dims != dims:  # the id names the graph, and so the width: the row was damaged
+        _log.critical("the width of model %d was %d and is set right to %d", number, known_dims, dims)
+        connection.execute("UPDATE model SET dims = ? WHERE number = ?", (dims, number))
+    return int(number)
 
 
 def delete_memories(batch: Batch, vault_number: int, seqs: Sequence[int]) -> None:
@@ -130,20 +141,25 @@ def delete_memories(batch: Batch, vault_number: int, seqs: Sequence[int]) -> Non
 
 def purge_slice(batch: Batch, vault_number: int) -> bool:
     """Remove up to `PURGE_ROWS` rows of each table of a shredded vault; True when none is left."""
-    connection = batch.connection
+    return delete_vault_rows(batch.connection, vault_number, rows_max=PURGE_ROWS) == 0
+
+
+def delete_vault_rows(connection: apsw.Connection, vault_number: int, *, rows_max: int = -1) -> int:
+    """Remove rows of a vault from every table, at most so many of each; how many rows that were."""
     before = connection.total_changes()
     low, high = _row_range(vault_number)
     for table in ("embedding", "memory"):
         connection.execute(
             f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id BETWEEN ? AND ? LIMIT ?)",
-            (low, high, PURGE_ROWS),
+            (low, high, rows_max),
         )
-    connection.execute(
-        "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox WHERE vault = ? LIMIT ?)",
-        (vault_number, PURGE_ROWS),
-    )
+    for table in ("inbox", "damaged_inbox"):
+        connection.execute(
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE vault = ? LIMIT ?)",
+            (vault_number, rows_max),
+        )
     connection.execute("DELETE FROM vault_state WHERE vault = ?", (vault_number,))
-    return connection.total_changes() == before
+    return connection.total_changes() - before
 
 
 def vaults_with_inbox(connection: apsw.Connection) -> list[int]:
@@ -151,36 +167,70 @@ def vaults_with_inbox(connection: apsw.Connection) -> list[int]:
     return [number for (number,) in all_rows(connection, "SELECT DISTINCT vault FROM inbox ORDER BY vault")]
 
 
-def load(connection: apsw.Connection, vault: OpenVault, vault_number: int, *, model_id: str) -> VaultImage:
+class Loaded(msgspec.Struct, frozen=True):
+    """A vault's image, and what had to be left out of it."""
+
+    image: VaultImage
+    damaged: DamagedRows
+
+
+def load(connection: apsw.Connection, vault: OpenVault, vault_number: int, *, model_id: str) -> Loaded:
     """Read one vault. The connection is in a read transaction, so all parts are of one moment.
 
-    Raises:
-        CorruptRow: a row was changed since it was written.
+    A row that was changed since it was written is left out: one bad sector must not take the whole vault.
     """
     row_range = _row_range(vault_number)
     state = one_row(connection, "SELECT next_seq FROM vault_state WHERE vault = ?", (vault_number,))
     model, dims = one_row(connection, "SELECT number, dims FROM model WHERE id = ?", (model_id,)) or (0, 1)
-    memories = all_rows(connection, "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id", row_range)
-    embeddings = all_rows(
+    memory_rows = all_rows(connection, "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id", row_range)
+    embedding_rows = all_rows(
         connection,
         "SELECT id, body FROM embedding WHERE id BETWEEN ? AND ? AND model = ?",
         (*row_range, model),
     )
-    inbox = all_rows(connection, "SELECT id, body FROM inbox WHERE vault = ? ORDER BY id", (vault_number,))
-    unseal_rows = vault.data_key.unseal_rows
-    try:
-        return VaultImage(
-            created_ms=vault.created_ms,
-            memories=[_memories.decode(body) for _, body in unseal_rows(Table.MEMORY, memories)],
-            vectors={
-                row_id & SEQ_MASK: np.frombuffer(body, _VECTOR_TYPE).reshape(-1, dims)
-                for row_id, body in unseal_rows(Table.EMBEDDING, embeddings, qualifier=model)
-            },
-            inbox=[
-                InboxRow(row_id=row_id, exchange=_exchanges.decode(body))
-                for row_id, body in unseal_rows(Table.INBOX, inbox)
-            ],
-            next_seq=1 if state is None else state[0],
-        )
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise CorruptRow(f"A row of vault {vault_number} cannot be decoded.") from error
+    inbox_rows = all_rows(connection, "SELECT id, body FROM inbox WHERE vault = ? ORDER BY id", (vault_number,))
+    unseal = vault.data_key.unseal_rows
+    bad_memories: list[int] = []
+    bad_embeddings: list[int] = []
+    bad_inbox: list[int] = []
+
+    def to_vectors(body: bytes) -> NDArray[np.float16]:
+        return np.frombuffer(body, _VECTOR_TYPE).reshape(-1, dims)
+
+    memories = _decoded(unseal(Table.MEMORY, memory_rows, damaged=bad_memories), _memories.decode, bad_memories)
+    embeddings = unseal(Table.EMBEDDING, embedding_rows, qualifier=model, damaged=bad_embeddings)
+    inbox = _decoded(unseal(Table.INBOX, inbox_rows, damaged=bad_inbox), _exchanges.decode, bad_inbox)
+    last_seq = memory_rows[-1][0] & SEQ_MASK if memory_rows else 0
+    image = VaultImage(
+        created_ms=vault.created_ms,
+        memories=[memory for _, memory in memories],
+        vectors={row_id & SEQ_MASK: vectors for row_id, vectors in _decoded(embeddings, to_vectors, bad_embeddings)},
+        inbox=[InboxRow(row_id=row_id, exchange=exchange) for row_id, exchange in inbox],
+        next_seq=max(1 if state is None else state[0], last_seq + 1),  # a damaged counter must not take seqs twice
+        damaged=len(bad_memories) + len(bad_embeddings) + len(bad_inbox),
+    )
+    damaged = DamagedRows(memories=tuple(bad_memories), embeddings=tuple(bad_embeddings), inbox=tuple(bad_inbox))
+    return Loaded(image=image, damaged=damaged)
+
+
+def _decoded(
+    rows: Iterable[tuple[int, bytes]], decode: Callable[[bytes], T], damaged: list[int]
+) -> Iterator[tuple[int, T]]:
+    for row_id, body in rows:
+        try:
+            decoded = decode(body)
+        except (msgspec.MsgspecError, ValueError):
+            damaged.append(row_id)
+            continue
+        yield row_id, decoded
+
+
+def set_aside(batch: Batch, vault_number: int, row_ids: Sequence[int], *, now_ms: int) -> None:
+    """Move inbox rows that do not open out of the way, as they are."""
+    rows = [(now_ms, row_id, vault_number) for row_id in row_ids]
+    batch.connection.executemany(
+        "INSERT OR REPLACE INTO damaged_inbox(id, vault, body, set_aside_ms) "
+        "SELECT id, vault, body, ? FROM inbox WHERE id = ? AND vault = ?",
+        rows,
+    )
+    batch.connection.executemany("DELETE FROM inbox WHERE id = ? AND vault = ?", [row[1:] for row in rows])

@@ -6,6 +6,8 @@ accepted. Must never acknowledge a row before its transaction is synced.
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,15 +21,21 @@ import msgspec
 import trio
 
 from actors.store import shard as sql
+from actors.store.backup import Manifest, back_up
+from actors.store.ballast import DiskSpace
 from actors.store.committer import Committer, open_committer
 from actors.store.connections import Readers, all_rows, open_reader, open_writer
+from actors.store.counter import CommitCounter, counter_path
+from actors.store.damage import DamagedRows, log_damaged_rows
 from actors.store.data_directory import META_FILE, lock_data_directory, prepare, shard_path
 from actors.store.directory import SqliteDirectory
 from actors.store.keyring import KeyRing
+from actors.store.ledger import LEDGER_FILE, LedgerFile
 from actors.store.protocol import Commit, Materialisation, VaultImage
+from actors.store.scrub import Scrub
 from actors.store.seal import ServerKey
 from actors.store.tickets import Batch, Chore, Ticket
-from models.errors import NotFound
+from models.errors import MemoryRouterError, NotFound, ShardDamaged
 from models.ids import VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow
 from models.store_settings import StoreSettings
@@ -36,11 +44,19 @@ ROW_OVERHEAD_BYTES = 256
 """What a waiting row holds beside its body, for the queue's limit in bytes."""
 
 
+_log = logging.getLogger(__name__)
+
+
 class Database(msgspec.Struct, frozen=True):
     """One file: who writes it and who reads it."""
 
     committer: Committer
     readers: Readers
+
+    @property
+    def damage(self) -> ShardDamaged | None:
+        """Why it must not be served, if so."""
+        return self.committer.damage
 
 
 def wall_clock_ms() -> int:
@@ -51,15 +67,17 @@ def wall_clock_ms() -> int:
 class SqliteStore(SqliteDirectory):
     """Implements `actors.store.protocol.Store`: the directory, and the vaults' logs in their shards."""
 
-    __slots__ = ("_databases",)
+    __slots__ = ("_data_dir", "_databases", "_rows_damaged", "_space")
 
     def __init__(
         self,
+        data_dir: Path,
         meta: Database,
         shards: Sequence[Database],
         *,
         server_key: ServerKey,
         keyring: KeyRing,
+        space: DiskSpace,
         settings: StoreSettings,
         now_ms: Callable[[], int],
     ) -> None:
@@ -68,11 +86,14 @@ class SqliteStore(SqliteDirectory):
             meta.readers,
             server_key=server_key,
             keyring=keyring,
-            shards=len(shards),
+            ledger=LedgerFile(data_dir / LEDGER_FILE),
             key_cache_max=settings.key_cache_max,
             now_ms=now_ms,
         )
+        self._data_dir = data_dir
         self._databases = tuple(shards)
+        self._space = space
+        self._rows_damaged = 0
 
     def accept_nowait(
         self,
@@ -91,20 +112,41 @@ class SqliteStore(SqliteDirectory):
             return sql.append_inbox(batch, data_key, vault.number, accepted, bodies)
 
         size_bytes = sum(map(len, bodies)) + ROW_OVERHEAD_BYTES * len(bodies)
-        ticket = Ticket(work, rows=len(bodies), size_bytes=size_bytes, on_durable=on_durable, on_failed=on_failed)
+        ticket = Ticket(
+            work, rows=len(bodies), size_bytes=size_bytes, grows=True, on_durable=on_durable, on_failed=on_failed
+        )
         return self._shard(vault).committer.submit_nowait(ticket)
 
     async def load_vault(self, vault: VaultRef, *, model_id: str) -> VaultImage:
         """Read one vault as of one moment; see the protocol."""
 
-        def read(connection: apsw.Connection) -> VaultImage:
+        def read(connection: apsw.Connection) -> sql.Loaded:
             try:
                 found = self._keyring.find(vault)
             except NotFound:
-                return VaultImage(created_ms=0, memories=[], vectors={}, inbox=[], next_seq=1)
+                empty = VaultImage(created_ms=0, memories=[], vectors={}, inbox=[], next_seq=1)
+                return sql.Loaded(image=empty, damaged=DamagedRows())
             return sql.load(connection, found, vault.number, model_id=model_id)
 
-        return await self._shard(vault).readers.run(read)
+        loaded = await self._shard(vault).readers.run(read)
+        if loaded.damaged.count:
+            await self._note_damaged_rows(vault, loaded.damaged)
+        return loaded.image
+
+    async def _note_damaged_rows(self, vault: VaultRef, damaged: DamagedRows) -> None:
+        """Log and count rows that do not open, and set inbox rows aside, so that nobody waits for them."""
+        log_damaged_rows(vault.number, damaged)
+        self._rows_damaged += damaged.count
+        if not damaged.inbox:
+            return
+
+        def work(batch: Batch) -> None:
+            sql.set_aside(batch, vault.number, damaged.inbox, now_ms=self._now_ms())
+
+        try:
+            await self._shard(vault).committer.run(Ticket(work, rows=len(damaged.inbox)))
+        except MemoryRouterError as error:  # they stay where they are until the next load
+            _log.error("vault %d: damaged inbox rows were not set aside: %s", vault.number, error.code)
 
     async def materialise(self, vault: VaultRef, step: Materialisation) -> None:
         """Turn inbox rows into memories and embeddings, in one transaction; see the protocol."""
@@ -130,29 +172,61 @@ class SqliteStore(SqliteDirectory):
         shredded = set(await self._meta_readers.run(_shredded_vaults))
         found = []
         for shard, database in enumerate(self._databases):
+            if database.damage is not None:
+                continue
             numbers = await database.readers.run(sql.vaults_with_inbox)
             found += [VaultRef(number=VaultNumber(number), shard=shard) for number in numbers]
         return [vault for vault in found if vault not in shredded]
 
     def statistics(self) -> dict[str, Any]:
-        """Counters of every file, and what waits now."""
+        """Counters of every file, what waits now, and all that an operator should be woken for."""
+        shards = [database.committer.statistics() for database in self._databases]
         return {
             "meta": self._meta.statistics(),
-            "shards": [database.committer.statistics() for database in self._databases],
+            "shards": shards,
+            "shards_damaged": sum(shard["damaged"] for shard in shards),
+            "rows_damaged_on_load": self._rows_damaged,
+            "rows_damaged_in_scrub": sum(shard.get("scrub_damaged_rows", 0) for shard in shards),
+            "erasures_owed": len(self._ledger.owed),
+            **self._space.statistics(),
         }
 
+    async def back_up(self, target_dir: Path) -> Manifest:
+        """Copy everything but the server key into an empty directory, while the store goes on.
+
+        Raises:
+            SetupError: the target is not empty, or cannot be written.
+            ShardDamaged: a file must not be served, and so not copied either.
+        """
+        return await trio.to_thread.run_sync(partial(back_up, self._data_dir, target_dir, now_ms=self._now_ms()))
+
     def _shard(self, vault: VaultRef) -> Database:
+        """The database of a vault.
+
+        Raises:
+            NotFound: there is none of this number.
+            ShardDamaged: it must not be served.
+        """
         if not 0 <= vault.shard < len(self._databases):
             raise NotFound(f"Vault {vault.number} does not exist: there is no shard {vault.shard}.")
-        return self._databases[vault.shard]
+        database = self._databases[vault.shard]
+        if database.damage is not None:
+            raise copy.copy(database.damage)
+        return database
+
+    def _shards_for_new_vaults(self) -> Sequence[int]:
+        serving = [shard for shard, database in enumerate(self._databases) if database.damage is None]
+        return serving or range(len(self._databases))
 
     def _purge_nowait(self, vault: VaultRef) -> None:
+        if self._databases[vault.shard].damage is not None:
+            return  # its key is gone; its rows go after the file has been mended
         chore = Chore(
             f"purge of vault {vault.number}",
             lambda batch: sql.purge_slice(batch, vault.number),
             partial(self._note_purged_nowait, vault.number),
         )
-        self._shard(vault).committer.add_chore_nowait(chore)
+        self._databases[vault.shard].committer.add_chore_nowait(chore)
 
     async def resume_purges(self) -> None:
         """Go on where a crash or a stop interrupted the removal of shredded vaults."""
@@ -200,31 +274,67 @@ async def open_store(
             data_dir,
             shards=settings.shards,
             server_key_file=server_key_file,
-            server_key=server_key,
+            server_key=server_key or settings.server_key_bytes(),
             now_ms=now_ms,
         )
-        shard_count, key = await trio.to_thread.run_sync(opening)
+        ready = await trio.to_thread.run_sync(opening)
+        space = DiskSpace(data_dir, ballast_bytes=settings.ballast_bytes)
+        await trio.to_thread.run_sync(space.prepare)
+        stack.callback(space.close)
         limiter = trio.CapacityLimiter(settings.reader_threads)
-        meta = await stack.enter_async_context(_open_database(data_dir / META_FILE, limiter, settings=settings))
-        connection = await trio.to_thread.run_sync(open_reader, data_dir / META_FILE)
-        keyring = KeyRing(key, connection, entries_max=settings.data_key_cache_max)
+        open_file = partial(_open_database, limiter=limiter, space=space, settings=settings)
+        meta = await stack.enter_async_context(open_file(data_dir / META_FILE))
+        keyring = KeyRing(
+            ready.server_key, partial(open_reader, data_dir / META_FILE), entries_max=settings.data_key_cache_max
+        )
         stack.callback(keyring.close)
-        shards = [
-            await stack.enter_async_context(_open_database(shard_path(data_dir, shard), limiter, settings=settings))
-            for shard in range(shard_count)
-        ]
-        store = SqliteStore(meta, shards, server_key=key, keyring=keyring, settings=settings, now_ms=now_ms)
+        shards = []
+        for shard in range(ready.shards):
+            path = shard_path(data_dir, shard)
+            scrub = _scrub(path, keyring, settings=settings)
+            opened = open_file(path, damage=ready.damages.get(shard), idle_work=scrub)
+            shards.append(await stack.enter_async_context(opened))
+        store = SqliteStore(
+            data_dir,
+            meta,
+            shards,
+            server_key=ready.server_key,
+            keyring=keyring,
+            space=space,
+            settings=settings,
+            now_ms=now_ms,
+        )
         stack.callback(store.refuse_new_work)
         await store.resume_purges()
         yield store
 
 
+def _scrub(path: Path, keyring: KeyRing, *, settings: StoreSettings) -> Scrub | None:
+    if not settings.scrub_interval_s:
+        return None
+    return Scrub(path.stem, partial(open_reader, path), keyring.peek, interval_s=settings.scrub_interval_s)
+
+
 @asynccontextmanager
 async def _open_database(
-    path: Path, limiter: trio.CapacityLimiter, *, settings: StoreSettings
+    path: Path,
+    *,
+    limiter: trio.CapacityLimiter,
+    space: DiskSpace,
+    settings: StoreSettings,
+    damage: ShardDamaged | None = None,
+    idle_work: Scrub | None = None,
 ) -> AsyncIterator[Database]:
     readers = Readers(path, limiter)
-    async with open_committer(path.stem, partial(open_writer, path), settings=settings) as committer:
+    async with open_committer(
+        path.stem,
+        partial(open_writer, path, may_create=False),
+        settings=settings,
+        counter=None if damage is not None else CommitCounter(counter_path(path)),
+        space=space,
+        damage=damage,
+        idle_work=None if damage is not None else idle_work,
+    ) as committer:
         try:
             yield Database(committer=committer, readers=readers)
         finally:

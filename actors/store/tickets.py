@@ -52,6 +52,8 @@ class Ticket(Generic[T]):
             so its only effects are on the batch's connection.
         rows: how many rows it brings, for the limits of queue and batch.
         size_bytes: how many bytes it holds while it waits.
+        grows: whether it stores something new; such jobs are refused while the disk is full, all others may use
+            the ballast.
         after_commit: called in the committer's thread right after the commit, before anyone is told.
         on_durable: called in Trio's thread before any waiter runs; not called when the job failed.
         on_failed: called likewise, when the job failed.
@@ -62,6 +64,7 @@ class Ticket(Generic[T]):
         "_error",
         "_result",
         "after_commit",
+        "grows",
         "limited",
         "on_durable",
         "on_failed",
@@ -76,6 +79,7 @@ class Ticket(Generic[T]):
         *,
         rows: int = 1,
         size_bytes: int = 0,
+        grows: bool = False,
         after_commit: Callable[[T], None] | None = None,
         on_durable: Callable[[T], None] | None = None,
         on_failed: Callable[[], None] | None = None,
@@ -83,6 +87,7 @@ class Ticket(Generic[T]):
         self.work = work
         self.rows = rows
         self.size_bytes = size_bytes
+        self.grows = grows
         self.after_commit = after_commit
         self.on_durable = on_durable
         self.on_failed = on_failed

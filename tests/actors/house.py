@@ -13,19 +13,23 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from actors.embedder import Embedder, open_embedder
 from actors.store.protocol import Materialisation, VaultImage
 from actors.supervisor import Supervisor, open_supervisor
 from actors.vault_actor import VaultLimits
+from models.errors import VaultUnavailable
 from models.ids import VaultRef
 from models.memory import Exchange, Message
 from models.messages import Applied, Found, Recall, Scope, Search, Stats, VaultStats
 from models.settings import VaultSettings
 from models.store_settings import StoreSettings
 from tests.fakes.embedding import HashEmbedding
-from tests.fakes.store import MemoryDisk, MemoryStore
+from tests.fakes.memory_disk import MemoryDisk
+from tests.fakes.store import MemoryStore
 
 NOW_MS = 1_700_000_000_000
 POISON = Recall(text="", vector=b"odd", scope=Scope(), chunks_max=1, now_ms=NOW_MS)
@@ -117,11 +121,7 @@ class House:
 
     async def new_vault(self) -> VaultRef:
         """Another empty vault."""
-        if not await self.store.has_account():
-            await self.store.create_account(key_hash=b"account", shown="mk_", created_ms=NOW_MS)
-        key_hash = f"key {len(self.store.disk.keys)}".encode()
-        principal = await self.store.create_key(1, name="user", key_hash=key_hash, shown="mk_", created_ms=NOW_MS)
-        return principal.vault
+        return await new_vault(self.store)
 
     async def remember(self, vault: VaultRef, *texts: str, session_id: str | None = None) -> Applied:
         """Submit texts as one exchange and wait until they are taken in."""
@@ -143,21 +143,17 @@ class House:
         return counted
 
     def stored(self, vault: VaultRef) -> list[str]:
-        """The texts in the vault's memories on the fake disk, in the order of storing."""
-        decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
-        return [decode(body)["content"] for _, body in sorted(self.store.disk.vault(vault).memories.items())]
+        """The texts of the vault's memories on the fake disk, in the order of storing."""
+        return stored_texts(self.store.disk, vault)
 
     def inbox(self, vault: VaultRef) -> int:
         """Rows that wait in the vault's inbox on the fake disk."""
         return len(self.store.disk.vault(vault).inbox)
 
     def nothing_is_held(self, vault: VaultRef) -> bool:
-        """Whether no pin, no reservation and no place of a live vault's mailbox is in use."""
-        entry = self.supervisor._entries[vault.number]
-        mailbox = entry.mailbox
-        return (entry.pins, mailbox.reserved, mailbox.waiting, mailbox._places.value) == (
-            0, 0, 0, mailbox._messages_max,
-        )  # fmt: skip
+        """Whether no place in a live vault's mailbox is in use, by a message or by a pin."""
+        mailbox = self.supervisor._entries[vault.number].mailbox
+        return (mailbox.reserved, mailbox.waiting, mailbox._places.value) == (0, 0, mailbox._messages_max)
 
 
 @asynccontextmanager
@@ -193,6 +189,21 @@ async def open_house(
         await store.close()
 
 
+async def new_vault(store: MemoryStore) -> VaultRef:
+    """Another empty vault of this store."""
+    if not await store.has_account():
+        await store.create_account(key_hash=b"account", shown="mk_", created_ms=NOW_MS)
+    key_hash = f"key {len(store.disk.keys)}".encode()
+    principal = await store.create_key(1, name="user", key_hash=key_hash, shown="mk_", created_ms=NOW_MS)
+    return principal.vault
+
+
+def stored_texts(disk: MemoryDisk, vault: VaultRef) -> list[str]:
+    """The texts of a vault's memories on the fake disk, in the order of storing."""
+    decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
+    return [decode(body)["content"] for _, body in sorted(disk.vault(vault).memories.items())]
+
+
 def message(content: str, **fields: Any) -> Message:
     """A user's message of the final exchange, unless told otherwise."""
     return Message(**{"role": "user", "content": content, "final": True, **fields})
@@ -209,3 +220,16 @@ def question(text: str, encoder: HashEmbedding | None = None, **fields: Any) -> 
     vector = b"" if encoder is None else encoder.encode([text])[0].astype(np.float32).tobytes()
     options = {"scope": Scope(), "chunks_max": 30, "now_ms": NOW_MS, **fields}
     return Recall(text=text, vector=vector, **options)
+
+
+async def crash(house: House, vault: VaultRef) -> None:
+    """Let a vault's actor crash in the middle of a turn."""
+    with pytest.raises(VaultUnavailable):
+        await house.supervisor.ask(vault, POISON, timeout_s=5)
+
+
+async def quarantine(house: House, vault: VaultRef) -> None:
+    """Let a vault's actor crash as often as it takes."""
+    for _ in range(4):
+        await crash(house, vault)
+    await wait_all_tasks_blocked()

@@ -91,7 +91,9 @@ def test_an_empty_packed_body_is_empty() -> None:
     assert decompress(b"", "gzip", bytes_max=10) == b""
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"a":}', b"nope", b'{"a":NaN}', b'{"a":Infinity}', b"\xff\xfe{\x00}\x00"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"a":}', b"nope", b'{"a":NaN}', b'{"a":Infinity}', b"\xff\xfe{\x00}\x00"]
+)
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     """NaN and Infinity are no JSON either; neither is UTF-16."""
     with pytest.raises(InvalidRequest):
@@ -140,7 +142,11 @@ def test_replacing_surrogates_changes_nothing_else(text: str) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )

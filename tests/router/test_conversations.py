@@ -111,9 +111,12 @@ def test_strange_text_gets_replacement_characters() -> None:
     """NUL and lone surrogates; our own blocks are cut out."""
     block = "<memory_context>\n[MEMORY - just now (x)] old\n</memory_context>"
     assert read({"role": "user", "content": "a\0b\ud800c"})[0].content == "a\ufffdb\ufffdc"
-    assert read_messages(
-        {"messages": [{"role": "user", "content": f"{block}\n\nnew"}]}, MemorySettings(), session_id=None
-    )[0].content == "new"
+    assert (
+        read_messages(
+            {"messages": [{"role": "user", "content": f"{block}\n\nnew"}]}, MemorySettings(), session_id=None
+        )[0].content
+        == "new"
+    )
 
 
 def test_turns_are_the_same_texts() -> None:

@@ -226,11 +226,7 @@ def test_times_are_shown_in_the_zone_of_the_caller() -> None:
     assert str(resolve(headers={"x-timezone": "Europe/Vienna"}).time_zone) == "Europe/Vienna"
 
 
-@given(
-    st.one_of(
-        st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers(), max_size=2)
-    )
-)
+@given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers(), max_size=2)))
 def test_whole_number_takes_numbers_within_bounds_and_refuses_everything_else(value: Any) -> None:
     """Never with another error."""
     try:

@@ -25,7 +25,11 @@ from tests.fakes.store import open_memory_store
 
 
 def options(
-    *, access: Access | None = None, store_input: bool = True, store_response: bool = True, session_id: str | None = None
+    *,
+    access: Access | None = None,
+    store_input: bool = True,
+    store_response: bool = True,
+    session_id: str | None = None,
 ) -> MemoryOptions:
     return MemoryOptions(
         access=access or Access(), store_input=store_input, store_response=store_response, session_id=session_id,

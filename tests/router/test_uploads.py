@@ -147,7 +147,7 @@ def test_a_text_over_the_limit_is_too_large_and_its_line_is_named() -> None:
     """The limit itself is fine."""
     limits = MemorySettings(content_max_chars=10)
     assert parse({"content": "x" * 10}, limits=limits)
-    with pytest.raises(TooLarge, match="^Line 2: "):
+    with pytest.raises(TooLarge, match=r"^Line 2: "):
         parse({"content": "a"}, {"content": "x" * 11}, limits=limits)
 
 

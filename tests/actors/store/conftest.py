@@ -18,7 +18,7 @@ from tests.actors.store import jobs
 from tests.actors.store.samples import new_account
 from tests.fakes.store import open_memory_store
 
-SETTINGS = StoreSettings(shards=2, queue_rows_max=10)
+SETTINGS = StoreSettings(shards=2, queue_rows_max=10, ballast_bytes=0)
 
 
 @pytest.fixture(params=["sqlite", "memory"])

@@ -35,7 +35,7 @@ from tests.actors.store.samples import (
 )
 
 T = TypeVar("T")
-SETTINGS = StoreSettings(shards=2)
+SETTINGS = StoreSettings(shards=2, ballast_bytes=0)
 
 
 def rows_of(data_dir: Path, vault: VaultRef) -> dict[str, int]:
@@ -74,12 +74,12 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
         assert image.inbox[-1] == rows[0]  # row ids go on growing
 
 
-async def test_a_closed_store_leaves_only_databases_lock_and_key(tmp_path: Path) -> None:
+async def test_a_closed_store_leaves_only_databases_counters_lock_and_key(tmp_path: Path) -> None:
     async with open_store(tmp_path, settings=SETTINGS) as store:
         await stored(store, (await new_account(store)).vault, "a")
         await store.vaults_with_inbox()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["LOCK", "meta.db", "server.key", "shard-00.db", "shard-01.db"]
+    assert names == ["LOCK", "hwm", "meta.db", "server.key", "shard-00.db", "shard-01.db"]
 
 
 async def test_a_data_directory_has_one_user_at_a_time(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path, name: st
 
 async def test_a_file_that_is_no_database_is_a_setup_error(tmp_path: Path) -> None:
     (tmp_path / "meta.db").write_bytes(b"not a database " * 100)
-    with pytest.raises(SetupError, match="cannot be opened"):
+    with pytest.raises(SetupError, match="cannot be read"):
         async with open_store(tmp_path, settings=SETTINGS):
             pass
 
@@ -148,7 +148,7 @@ async def test_an_image_is_of_one_moment(tmp_path: Path) -> None:
         await remembered(store, vault, "a")
         (row,) = await stored(store, vault, "b")
     key = load_server_key(tmp_path / "server.key", may_create=False)
-    keyring = KeyRing(key, open_reader(tmp_path / "meta.db"), entries_max=8)
+    keyring = KeyRing(key, partial(open_reader, tmp_path / "meta.db"), entries_max=8)
     opened = keyring.find(vault)
     writer = open_writer(tmp_path / f"shard-{vault.shard:02d}.db")
     reader = open_reader(tmp_path / f"shard-{vault.shard:02d}.db")
@@ -165,9 +165,9 @@ async def test_an_image_is_of_one_moment(tmp_path: Path) -> None:
 
     reader.exec_trace = trace
     reader.execute("BEGIN")
-    during = sql.load(reader, opened, vault.number, model_id=MODEL)
+    during = sql.load(reader, opened, vault.number, model_id=MODEL).image
     reader.execute("COMMIT")
-    after = sql.load(reader, opened, vault.number, model_id=MODEL)
+    after = sql.load(reader, opened, vault.number, model_id=MODEL).image
     assert seen
     assert ([m.content for m in during.memories], during.inbox, during.next_seq) == (["a"], [row], 2)
     assert ([m.content for m in after.memories], after.inbox, after.next_seq) == (["a", "b"], [], 3)

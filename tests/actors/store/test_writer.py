@@ -14,7 +14,7 @@ from actors.store.committer import Committer, open_committer
 from actors.store.tickets import Batch, Ticket
 from models.errors import StorageFull, StoreUnavailable
 from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert
-from tests.fakes.disk import FailingDisk
+from tests.fakes.disk import FaultyDisk
 
 
 async def test_a_full_disk_acknowledges_nobody_and_heals(committer: Committer, path: Path) -> None:
@@ -41,7 +41,7 @@ async def test_a_full_disk_acknowledges_nobody_and_heals(committer: Committer, p
 
 
 async def test_a_failed_sync_is_tried_once_more_on_a_fresh_handle(path: Path) -> None:
-    disk = FailingDisk("one-failure")
+    disk = FaultyDisk("one-failure")
     async with open_committer("test", partial(disk.connect, path), settings=SETTINGS) as committer:
         await committer.run(Ticket(insert("before")))
         disk.syncs_to_fail = 1
@@ -53,7 +53,7 @@ async def test_a_failed_sync_is_tried_once_more_on_a_fresh_handle(path: Path) ->
 
 
 async def test_a_disk_that_keeps_failing_acknowledges_nobody(path: Path) -> None:
-    disk = FailingDisk("failures")
+    disk = FaultyDisk("failures")
     async with open_committer("test", partial(disk.connect, path), settings=SETTINGS) as committer:
         await committer.run(Ticket(insert("before")))
         disk.syncs_to_fail = 1_000

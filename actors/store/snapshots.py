@@ -1,0 +1,363 @@
+"""Sealed index segments on the disk: `<directory>/<two digits>/<vault>/<segment>.<generation>`.
+
+Owns the format of these files. They are a cache: a bad or missing one costs a rebuild, never a memory and never a wrong
+answer, so everything is verified before hnswlib sees a byte of it, and what does not hold is removed. Must never write
+a vector to the disk unsealed. Synchronous: for worker threads, one call at a time for one vault.
+
+A file is a header in clear (magic, format version, segment, generation, bytes of the two parts) and then both parts,
+each cut into pieces of 1 MiB, each piece sealed with the vault's data key (AES-256-GCM) and bound to vault, segment,
+generation and place. The first part is a manifest with the row labels, the second hnswlib's own file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import shutil
+import struct
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+import xxhash
+
+from actors.segments import EF_CONSTRUCTION, GONE, LINKS, NOWHERE, ORDINAL_BITS, Segment, load_segment
+from actors.store.seal import SEALED_OVERHEAD_BYTES, DataKey, Table, sync_directory
+from models.errors import CorruptRow, StorageFull, StoreUnavailable
+
+FORMAT = 1
+GENERATIONS_KEPT = 2
+
+_MAGIC = b"MRSEGMT\n"
+_HEADER = struct.Struct(">8sHIQQQ")  # magic, format, segment, generation, bytes of the first part and of the second
+_PIECE_BYTES = 1 << 20
+_NAME = re.compile(r"(\d{1,9})\.(\d{1,18})")
+_DRAFT_SUFFIX = ".new"
+
+# A piece is sealed like a row of embeddings, which it is made of: its segment and place are the row, and its generation
+# is the qualifier. The qualifier of an embedding is the small number of a model; the top bit keeps the two apart.
+_TABLE = Table.EMBEDDING
+_SNAPSHOT_BIT = 1 << 63
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_log = logging.getLogger(__name__)
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file says of its segment, sealed with it.
+
+    Attributes:
+        sequence: the highest seq among its memories.
+        payload_xxh3: xxh3-128 of hnswlib's file.
+    """
+
+    model_id: str
+    dims: int
+    rows: int
+    links: int
+    ef_construction: int
+    sequence: int
+    payload_bytes: int
+    payload_xxh3: bytes
+
+
+class Unusable(msgspec.Struct, frozen=True):
+    """A file that was refused and removed: its name and why."""
+
+    name: str
+    reason: str
+
+
+class LoadedSegments(msgspec.Struct, frozen=True):
+    """What a vault's directory held: usable segments, the newest memories first, and what was refused."""
+
+    segments: tuple[Segment, ...]
+    unusable: tuple[Unusable, ...]
+
+
+class _Refused(Exception):
+    """A file does not hold what it should; the text says why."""
+
+
+# Saving.
+
+
+def save_segment(directory: Path, data_key: DataKey, vault_number: int, segment: Segment) -> int:
+    """Write a new generation of a segment and remove all but the one before it. Durable when it returns.
+
+    Returns:
+        The generation.
+
+    Raises:
+        StorageFull: the disk is full; older generations are still there.
+        StoreUnavailable: the file cannot be written, or there is no memory for a copy of the segment.
+    """
+    home = _home(directory, vault_number)
+    try:
+        _make_directories(directory, home)
+        older = sorted(generation for number, generation in _files(home) if number == segment.number)
+        generation = older[-1] + 1 if older else 1
+        with segment.open_payload() as payload:
+            _write_file(home, data_key, segment, generation, payload)
+        for outdated in older[: -(GENERATIONS_KEPT - 1)]:
+            (home / f"{segment.number}.{outdated}").unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StorageFull("The disk is too full for a snapshot of an index.") from error
+        raise StoreUnavailable(f"A snapshot of an index cannot be written: {error.strerror}.") from error
+    return generation
+
+
+def _make_directories(directory: Path, home: Path) -> None:
+    for path in (directory, home.parent, home):
+        if not path.exists():
+            path.mkdir(mode=0o700, exist_ok=True)
+            sync_directory(path.parent)
+
+
+def _write_file(home: Path, data_key: DataKey, segment: Segment, generation: int, payload: int) -> None:
+    """Write beside, sync, rename: the name stands for a whole file or for none."""
+    head = _head(segment, payload)
+    payload_bytes = os.fstat(payload).st_size
+    path = home / f"{segment.number}.{generation}"
+    draft = path.with_name(path.name + _DRAFT_SUFFIX)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            _write(file, _HEADER.pack(_MAGIC, FORMAT, segment.number, generation, len(head), payload_bytes))
+            pieces = _pieces(len(head)) + _pieces(payload_bytes)
+            for place, (start, size) in enumerate(pieces):
+                of_head = place < len(_pieces(len(head)))
+                piece = head[start : start + size] if of_head else os.pread(payload, size, start)
+                _write(file, _seal(data_key, segment.number, generation, place, piece))
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_directory(home)
+
+
+def _seal(data_key: DataKey, segment: int, generation: int, place: int, piece: bytes) -> bytes:
+    return data_key.seal(_TABLE, _row_id(segment, place), piece, qualifier=_SNAPSHOT_BIT | generation)
+
+
+def _row_id(segment: int, place: int) -> int:
+    return segment << 32 | place
+
+
+def _pieces(size: int) -> list[tuple[int, int]]:
+    """Start and size of each piece of a part."""
+    return [(start, min(_PIECE_BYTES, size - start)) for start in range(0, size, _PIECE_BYTES)]
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """All of it: an unbuffered write may stop early."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _head(segment: Segment, payload: int) -> bytes:
+    """The manifest and the columns. Read after the payload was taken: what has died in between is dead here too."""
+    checksum = xxhash.xxh3_128()
+    size = os.fstat(payload).st_size
+    for start, length in _pieces(size):
+        checksum.update(os.pread(payload, length, start))
+    labels = np.where(segment.chunks == NOWHERE, GONE, segment.labels)
+    alive = labels[labels != GONE]
+    manifest = msgspec.msgpack.encode(
+        Manifest(
+            model_id=segment.model_id,
+            dims=segment.dims,
+            rows=len(segment),
+            links=LINKS,
+            ef_construction=EF_CONSTRUCTION,
+            sequence=int(alive.max()) >> ORDINAL_BITS if len(alive) else 0,
+            payload_bytes=size,
+            payload_xxh3=checksum.digest(),
+        )
+    )
+    columns = labels.astype("<u8").tobytes() + segment.nodes.astype("<i4").tobytes()
+    return struct.pack(">I", len(manifest)) + manifest + columns
+
+
+# Loading.
+
+
+def load_segments(directory: Path, data_key: DataKey, vault_number: int, *, model_id: str, dims: int) -> LoadedSegments:
+    """The newest usable generation of each segment of a vault. Files that are not usable are removed, and logged."""
+    home = _home(directory, vault_number)
+    loaded: dict[int, tuple[int, Segment]] = {}
+    unusable: list[Unusable] = []
+    try:
+        files = sorted(_files(home), reverse=True)
+        _remove_drafts(home)
+    except OSError as error:
+        return LoadedSegments(segments=(), unusable=(_refusal(vault_number, home.name, _reason(error)),))
+    for number, generation in files:
+        if number in loaded:
+            continue
+        path = home / f"{number}.{generation}"
+        try:
+            with path.open("rb") as file:
+                loaded[number] = _read_file(file, data_key, number, generation, model_id=model_id, dims=dims)
+        except (_Refused, OSError, MemoryError) as error:
+            unusable.append(_refusal(vault_number, path.name, _reason(error)))
+            with contextlib.suppress(OSError):
+                path.unlink()
+    newest_first = sorted(loaded.values(), key=lambda pair: pair[0], reverse=True)
+    return LoadedSegments(segments=tuple(segment for _, segment in newest_first), unusable=tuple(unusable))
+
+
+def _refusal(vault_number: int, name: str, reason: str) -> Unusable:
+    _log.warning("snapshot_unusable", extra={"vault": vault_number, "file": name, "reason": reason})
+    return Unusable(name=name, reason=reason)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error) or type(error).__name__
+
+
+def _read_file(
+    file: BinaryIO, data_key: DataKey, number: int, generation: int, *, model_id: str, dims: int
+) -> tuple[int, Segment]:
+    """The sequence and the segment of one file."""
+    head_bytes, payload_bytes = _read_header(file, number, generation)
+    parts = _unsealed(file, data_key, number, generation, _pieces(head_bytes) + _pieces(payload_bytes))
+    head = b"".join(next(parts) for _ in _pieces(head_bytes))
+    manifest, columns = _split_head(head)
+    _check(manifest, columns, payload_bytes, model_id=model_id, dims=dims)
+    labels = np.frombuffer(columns, "<u8", manifest.rows).astype(np.uint64)
+    nodes = np.frombuffer(columns, "<i4", manifest.rows, 8 * manifest.rows).astype(np.int32)
+    descriptor = os.memfd_create("segment", os.MFD_CLOEXEC)
+    try:
+        checksum = xxhash.xxh3_128()
+        with open(descriptor, "wb", buffering=0, closefd=False) as payload:
+            for piece in parts:
+                checksum.update(piece)
+                _write(payload, piece)
+        if checksum.digest() != manifest.payload_xxh3:
+            raise _Refused("its payload fails its checksum")
+        segment = load_segment(
+            descriptor, model_id=model_id, dims=dims, labels=labels, nodes=nodes, links=manifest.links
+        )
+    except ValueError as error:
+        raise _Refused(f"hnswlib refuses it: {error}") from error
+    finally:
+        os.close(descriptor)
+    segment.number = number
+    segment.saved = True
+    return manifest.sequence, segment
+
+
+def _read_header(file: BinaryIO, number: int, generation: int) -> tuple[int, int]:
+    """The sizes of both parts, which the size of the file confirms."""
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise _Refused("shorter than its header")
+    magic, version, named, generation_named, head_bytes, payload_bytes = _HEADER.unpack(header)
+    if magic != _MAGIC:
+        raise _Refused("not a snapshot of a segment")
+    if version != FORMAT:
+        raise _Refused(f"of format {version}")
+    if (named, generation_named) != (number, generation):
+        raise _Refused("of another name")
+    size = os.fstat(file.fileno()).st_size
+    if max(head_bytes, payload_bytes) > size:
+        raise _Refused("of another size than its header says")
+    pieces = len(_pieces(head_bytes)) + len(_pieces(payload_bytes))
+    if size != _HEADER.size + head_bytes + payload_bytes + pieces * SEALED_OVERHEAD_BYTES:
+        raise _Refused("of another size than its header says")
+    return head_bytes, payload_bytes
+
+
+def _unsealed(
+    file: BinaryIO, data_key: DataKey, number: int, generation: int, pieces: list[tuple[int, int]]
+) -> Iterator[bytes]:
+    """The pieces of both parts, in order."""
+    rows = ((_row_id(number, place), file.read(size + SEALED_OVERHEAD_BYTES)) for place, (_, size) in enumerate(pieces))
+    try:
+        for _, piece in data_key.unseal_rows(_TABLE, rows, qualifier=_SNAPSHOT_BIT | generation):
+            yield piece
+    except CorruptRow as error:
+        raise _Refused("a piece fails its checksum, or is not of this vault, segment or generation") from error
+
+
+def _split_head(head: bytes) -> tuple[Manifest, bytes]:
+    try:
+        (size,) = struct.unpack_from(">I", head)
+        return msgspec.msgpack.decode(head[4 : 4 + size], type=Manifest), head[4 + size :]
+    except (struct.error, msgspec.MsgspecError) as error:
+        raise _Refused("its manifest cannot be read") from error
+
+
+def _check(manifest: Manifest, columns: bytes, payload_bytes: int, *, model_id: str, dims: int) -> None:
+    if manifest.model_id != model_id:
+        raise _Refused("of another model")
+    if manifest.dims != dims:
+        raise _Refused(f"of {manifest.dims} dimensions")
+    if manifest.payload_bytes != payload_bytes or manifest.rows < 1 or len(columns) != 12 * manifest.rows:
+        raise _Refused("its parts are not of the sizes that its manifest says")
+
+
+# Removing.
+
+
+def prune_segments(directory: Path, vault_number: int, *, keep: Collection[int]) -> None:
+    """Remove the files of segments that are no longer part of a vault's index (merged, rebuilt, emptied).
+
+    Raises:
+        StoreUnavailable: a file cannot be removed.
+    """
+    home = _home(directory, vault_number)
+    try:
+        for number, generation in _files(home):
+            if number not in keep:
+                (home / f"{number}.{generation}").unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(f"Snapshots of an index cannot be removed: {error.strerror}.") from error
+
+
+def remove_snapshots(directory: Path, vault_number: int) -> None:
+    """Remove all that there is of a vault, durably; nothing at all is fine.
+
+    Raises:
+        StoreUnavailable: a file cannot be removed.
+    """
+    home = _home(directory, vault_number)
+    try:
+        shutil.rmtree(home)
+        sync_directory(home.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreUnavailable(f"Snapshots of an index cannot be removed: {error.strerror}.") from error
+
+
+def _home(directory: Path, vault_number: int) -> Path:
+    """A vault's own directory; the level above keeps directories small."""
+    return directory / f"{vault_number & 0xFF:02x}" / str(vault_number)
+
+
+def _files(home: Path) -> list[tuple[int, int]]:
+    """Segment and generation of each file."""
+    if not home.exists():
+        return []
+    matches = (_NAME.fullmatch(name) for name in os.listdir(home))
+    return [(int(match[1]), int(match[2])) for match in matches if match]
+
+
+def _remove_drafts(home: Path) -> None:
+    """What a crash in the middle of saving has left."""
+    if home.exists():
+        for draft in home.glob("*" + _DRAFT_SUFFIX):
+            draft.unlink(missing_ok=True)

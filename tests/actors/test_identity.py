@@ -1,0 +1,216 @@
+"""Which messages add nothing: the rules of design section 6, one by one, on whole exchanges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.identity import content_digest, identity
+from actors.vault import Vault, analyse
+from models.memory import Exchange, InboxRow, Message, Source
+from tests.actors.house import NOW_MS
+from tests.fakes.embedding import HashEmbedding
+
+ENCODER = HashEmbedding(dims=8)
+WINDOW_MS = 600_000
+
+
+class Log:
+    """A vault that is fed exchanges and says which of their messages were new."""
+
+    def __init__(self) -> None:
+        self.vault = Vault(dims=8, repeat_window_ms=WINDOW_MS, relevance_min=0.2)
+        self.rows = 0
+
+    def take(self, *messages: Message, after_ms: int = 0, source: Source = "proxy") -> list[int]:
+        """The positions of the new messages; the sift before must say the same."""
+        exchange = Exchange(messages=messages, source=source, accepted_ms=NOW_MS + after_ms)
+        sifted = self.vault.sift(exchange).unknown
+        self.rows += 1
+        row = InboxRow(self.rows, exchange)
+        new = self.vault.begin_row(row)
+        for message in new:
+            self.vault.add(row, message, analyse(message.content, ENCODER, 200))
+        self.vault.end_row(row)
+        positions = [position for position, message in enumerate(messages) if any(message is one for one in new)]
+        assert list(sifted) == positions
+        return positions
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def said(content: str, **fields: Any) -> Message:
+    return Message(**{"role": "user", "content": content, **fields})
+
+
+def final(content: str, **fields: Any) -> Message:
+    return said(content, final=True, **fields)
+
+
+def test_history_adds_nothing_however_old_it_is(log: Log) -> None:
+    assert log.take(final("hello"), final("hi", role="assistant")) == [0, 1]
+    much_later = 100 * WINDOW_MS
+    history = said("hello"), said("hi", role="assistant")
+    assert log.take(*history, final("how are you?"), after_ms=much_later) == [2]
+
+
+def test_history_that_was_never_seen_is_stored(log: Log) -> None:
+    """A client may come with a conversation that it had elsewhere."""
+    assert log.take(said("hello"), said("hi", role="assistant"), final("how are you?")) == [0, 1, 2]
+
+
+def test_a_repeat_within_the_window_adds_nothing(log: Log) -> None:
+    assert log.take(final("I moved to Lisbon")) == [0]
+    assert log.take(final("I moved to Lisbon"), after_ms=WINDOW_MS - 1) == []
+    assert log.vault.duplicates == 1
+
+
+def test_a_repeat_after_the_window_is_a_new_statement(log: Log) -> None:
+    assert log.take(final("I moved to Lisbon")) == [0]
+    assert log.take(final("I moved to Lisbon"), after_ms=WINDOW_MS) == [0]
+    assert log.vault.stats(None).newest_ms == NOW_MS + WINDOW_MS
+
+
+def test_the_window_runs_from_the_last_stored_statement(log: Log) -> None:
+    """What added nothing does not prolong it."""
+    assert log.take(final("good morning to all")) == [0]
+    assert log.take(final("good morning to all"), after_ms=WINDOW_MS - 1) == []
+    assert log.take(final("good morning to all"), after_ms=WINDOW_MS) == [0]
+    assert log.take(final("good morning to all"), after_ms=2 * WINDOW_MS - 1) == []
+
+
+def test_a_late_repeat_is_new_although_the_history_of_the_same_request_holds_it_too(log: Log) -> None:
+    assert log.take(final("what is the weather?")) == [0]
+    assert log.take(said("what is the weather?"), final("what is the weather?"), after_ms=WINDOW_MS) == [1]
+
+
+def test_a_clock_that_went_back_does_not_make_a_repeat_new(log: Log) -> None:
+    assert log.take(final("I moved to Lisbon")) == [0]
+    assert log.take(final("I moved to Lisbon"), after_ms=-10 * WINDOW_MS) == []
+
+
+@pytest.mark.parametrize("difference", [{"session_id": "other"}, {"role": "assistant"}, {"content": "I moved."}])
+def test_session_role_and_content_tell_messages_apart(log: Log, difference: dict[str, str]) -> None:
+    fields = {"content": "I moved to Lisbon", "session_id": "one"}
+    assert log.take(final(**fields)) == [0]
+    assert log.take(final(**{**fields, **difference})) == [0]
+    assert log.take(said(**{**fields, **difference})) == []
+
+
+def test_a_client_id_is_the_identity(log: Log) -> None:
+    assert log.take(final("first version", external_id="m-1")) == [0]
+    assert log.take(final("second version", external_id="m-1"), after_ms=100 * WINDOW_MS) == []
+    assert log.take(final("first version", external_id="m-2")) == [0]
+
+
+def test_a_client_id_counts_over_all_sessions_and_sources(log: Log) -> None:
+    assert log.take(final("one", external_id="m-1", session_id="a")) == [0]
+    assert log.take(said("one", external_id="m-1", session_id="b"), source="upload") == []
+
+
+def test_history_without_ids_is_known_by_the_words_of_messages_with_ids(log: Log) -> None:
+    assert log.take(final("hello there", external_id="m-1")) == [0]
+    assert log.take(said("hello there"), after_ms=100 * WINDOW_MS) == []
+
+
+def test_a_given_time_is_part_of_the_identity(log: Log) -> None:
+    assert log.take(final("status: green", timestamp_ms=1_000)) == [0]
+    assert log.take(final("status: green", timestamp_ms=1_000), after_ms=100 * WINDOW_MS) == []
+    assert log.take(final("status: green", timestamp_ms=2_000)) == [0]
+
+
+def test_an_upload_again_adds_nothing_with_or_without_times(log: Log) -> None:
+    lines = said("a"), said("b", timestamp_ms=5), said("c", external_id="c"), said("a", timestamp_ms=6)
+    assert log.take(*lines, source="upload") == [0, 1, 2, 3]
+    assert log.take(*lines, source="upload", after_ms=100 * WINDOW_MS) == []
+    assert log.vault.duplicates == 4
+
+
+def test_an_upload_line_without_time_is_not_the_one_with_a_time(log: Log) -> None:
+    assert log.take(said("a", timestamp_ms=5), source="upload") == [0]
+    assert log.take(said("a"), source="upload") == [0]
+    assert log.take(said("a"), source="upload") == []
+
+
+def test_an_upload_of_what_a_chat_has_stored_adds_nothing(log: Log) -> None:
+    assert log.take(final("I moved to Lisbon")) == [0]
+    assert log.take(said("I moved to Lisbon"), source="upload", after_ms=100 * WINDOW_MS) == []
+
+
+def test_a_retry_of_the_same_exchange_adds_nothing(log: Log) -> None:
+    request = said("hello"), final("how are you?"), final("fine", role="assistant")
+    assert log.take(*request) == [0, 1, 2]
+    assert log.take(*request, after_ms=2_000) == []
+
+
+def test_within_one_exchange_the_same_message_counts_once(log: Log) -> None:
+    """A conversation in which somebody says the same twice is sent as a whole."""
+    assert log.take(said("yes"), said("really?", role="assistant"), said("yes"), final("yes")) == [0, 1]
+    assert log.vault.duplicates == 2
+
+
+def test_within_one_exchange_a_client_id_counts_once(log: Log) -> None:
+    assert log.take(final("one", external_id="m"), final("two", external_id="m"), final("two", external_id="n")) == [
+        0,
+        2,
+    ]
+
+
+def test_within_one_upload_times_and_sessions_tell_lines_apart(log: Log) -> None:
+    lines = said("a", timestamp_ms=1), said("a", timestamp_ms=2), said("a", session_id="s"), said("a"), said("a")
+    assert log.take(*lines, source="upload") == [0, 1, 2, 3]
+
+
+def test_what_is_forgotten_may_come_again(log: Log) -> None:
+    messages = (
+        final("a", session_id="s"),
+        final("b", session_id="s", external_id="b"),
+        final("c", session_id="s", timestamp_ms=7),
+    )
+    kept = final("a")
+    assert log.take(*messages, kept) == [0, 1, 2, 3]
+    for seq in log.vault.session_seqs("s"):
+        log.vault.forget(seq)
+    assert log.take(kept) == []
+    assert log.take(*messages) == [0, 1, 2]
+
+
+def test_forgotten_upload_lines_may_come_again(log: Log) -> None:
+    lines = said("a", session_id="s"), said("b", session_id="s", timestamp_ms=5), said("a")
+    assert log.take(*lines, source="upload") == [0, 1, 2]
+    for seq in log.vault.session_seqs("s"):
+        log.vault.forget(seq)
+    assert log.take(*lines, source="upload") == [0, 1]
+
+
+def test_a_statement_with_an_earlier_clock_does_not_shorten_the_window(log: Log) -> None:
+    assert log.take(final("I moved to Lisbon")) == [0]
+    assert log.take(final("I moved to Lisbon", external_id="x"), after_ms=-WINDOW_MS) == [0]
+    assert log.take(final("I moved to Lisbon"), after_ms=1) == []
+
+
+_PARTS = st.tuples(
+    st.none() | st.text(max_size=3),
+    st.sampled_from(["user", "assistant"]),
+    st.text(max_size=3),
+    st.none() | st.integers(),
+)
+
+
+@given(_PARTS, _PARTS)
+def test_digests_are_equal_only_for_equal_parts(
+    one: tuple[str | None, str, str, int | None], other: tuple[str | None, str, str, int | None]
+) -> None:
+    assert (content_digest(*one) == content_digest(*other)) is (one == other)
+
+
+def test_a_client_id_alone_makes_the_identity_within_an_exchange() -> None:
+    assert identity(said("a", external_id="x")) == identity(said("b", external_id="x"))
+    assert identity(said("a")) != identity(said("a", timestamp_ms=0))
+    assert identity(said("x")) != identity(said("y", external_id="x"))

@@ -1,0 +1,123 @@
+"""kill -9 and SIGTERM at random moments under mixed load over HTTP: nothing acknowledged is lost, nothing is doubled.
+
+Each cycle starts the program on the same data directory, compares every vault with what clients were promised, and
+strikes again. MEMORYROUTER_TEST_LONG=1 makes it 1 000 kills; MEMORYROUTER_TEST_SEED repeats a run's choices (though not
+the scheduling of processes).
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from tests.campaigns.echo_provider import open_echo_provider
+from tests.campaigns.load import Load, story
+from tests.campaigns.moments import cycles, dice, new_seed, pass_time
+from tests.running import ServerProcess, open_process
+
+CLIENTS = 8
+MOMENT_MAX_S = 0.9
+DRAIN_S = 10
+
+Strike = Callable[[ServerProcess, random.Random], Awaitable[None]]
+"""Ends a server that is under load."""
+
+COMPLAINTS = {"error", "critical"}
+
+
+def environment(provider_url: str) -> dict[str, str]:
+    """Two shards, a provider, and time enough for every commit: a reply may end unstored after that, and says so."""
+    return {
+        "MEMORYROUTER_STORE__SHARDS": "2",
+        "MEMORYROUTER_STORE__BALLAST_BYTES": "4194304",
+        "MEMORYROUTER_STORE__CHECKPOINT_WAL_BYTES": "1048576",
+        "MEMORYROUTER_EMBEDDING__BATCH_TEXTS_MAX": "4",  # questions wait for the batch before them
+        "MEMORYROUTER_SERVER__DRAIN_TIMEOUT_S": str(DRAIN_S),
+        "MEMORYROUTER_PROXY__COMMIT_WAIT_MS": "20000",
+        "MEMORYROUTER_PROXY__RECALL_BUDGET_MS": "2000",
+        "MEMORYROUTER_PROVIDERS__OPENAI__BASE_URL": provider_url,
+        "MEMORYROUTER_PROVIDERS__OPENAI__API_KEY": "sk-echo",
+    }
+
+
+async def campaign(data_dir: Path, seed: int, *, count: int, strike: Strike, exit_codes: set[int]) -> Load:
+    """Start, compare, load, strike: `count` times, and compare once more."""
+    load: Load | None = None
+    async with open_echo_provider() as provider_url:
+        for cycle in range(count + 1):
+            async with open_process(data_dir, environment=environment(provider_url)) as server:
+                load = load or Load(seed, account_key=server.account_key)
+                faults = await load.verify(server.url)
+                assert not faults, f"seed {seed}, before cycle {cycle}:{story(faults)}"
+                if cycle < count:
+                    code = await strike_under_load(server, load, cycle=cycle, strike=strike)
+                    assert code in exit_codes, f"seed {seed}, cycle {cycle}: exit code {code}; {server.log[-5:]}"
+            complaints = [entry for entry in server.log if entry.get("level") in COMPLAINTS]
+            assert not complaints, f"seed {seed}, cycle {cycle}: {complaints[:5]}"
+    assert load is not None
+    print(f"seed {seed}: {dict(load.acknowledged)}, {dict(load.model.counters)}")
+    return load
+
+
+async def strike_under_load(server: ServerProcess, load: Load, *, cycle: int, strike: Strike) -> int:
+    """Let clients work, end the server at a random time or with a random acknowledgement, and return its exit code."""
+    random_ = dice(load.seed, cycle, "strike")
+    left = random_.choice((1_000_000, random_.randrange(1, 150)))
+    reached = trio.Event()
+
+    def on_acknowledged() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            reached.set()
+
+    async with trio.open_nursery() as clients:
+
+        async def work() -> None:
+            await load.run(server.url, cycle=cycle, clients=CLIENTS, on_acknowledged=on_acknowledged)
+
+        clients.start_soon(work)
+        with trio.move_on_after(random_.uniform(0.02, MOMENT_MAX_S)):
+            await reached.wait()
+        await strike(server, random_)
+        code = await server.wait()
+    load.model.restart()
+    return code
+
+
+async def kill(server: ServerProcess, _: random.Random) -> None:
+    server.signal(signal.SIGKILL)
+
+
+async def terminate(server: ServerProcess, _: random.Random) -> None:
+    server.signal(signal.SIGTERM)
+    with trio.fail_after(DRAIN_S + 5):
+        await server.wait()
+
+
+async def terminate_twice(server: ServerProcess, random_: random.Random) -> None:
+    server.signal(signal.SIGTERM)
+    await pass_time(random_.uniform(0, 0.1))
+    server.signal(signal.SIGTERM)
+    with trio.fail_after(5):
+        await server.wait()
+
+
+async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    load = await campaign(tmp_path / "data", new_seed(), count=cycles(30, 1000), strike=kill, exit_codes={-9})
+
+    done = {kind for kind, count in load.acknowledged.items() if count}
+    assert done >= {"ingest", "upload", "chat", "stream", "left", "ask", "session deleted", "key"}
+
+
+async def test_sigterm_drains_and_loses_nothing(tmp_path: Path) -> None:
+    await campaign(tmp_path / "data", new_seed(), count=cycles(4, 100), strike=terminate, exit_codes={0})
+
+
+async def test_a_second_sigterm_ends_at_once_and_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    codes = {128 + signal.SIGTERM, 0}  # 0 where it was through before the second one came
+    await campaign(tmp_path / "data", new_seed(), count=cycles(3, 100), strike=terminate_twice, exit_codes=codes)

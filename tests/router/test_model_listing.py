@@ -1,0 +1,128 @@
+"""The list of models: asked of providers that have a key, remembered, never a reason to fail."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from models.memory import LOCAL_RECALL_MODEL
+from models.settings import ProviderSettings, Secret
+from router.model_listing import CATALOGUE_AGE_MAX_S, FAILURE_AGE_MAX_S, ModelListing
+from router.upstream import open_upstream
+from tests.fakes.provider import FakeProvider, Script, open_fake_provider
+
+LOCAL = {"local": [LOCAL_RECALL_MODEL]}
+
+
+def listing_of(*names: str) -> Script:
+    return Script(body=msgspec.json.encode({"object": "list", "data": [{"id": name} for name in names]}))
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def list_models(listing: ModelListing) -> dict[str, list[str]]:
+    with trio.fail_after(10):
+        return await listing.models(Secret("sk-of-the-caller"))
+
+
+async def test_models_are_listed_as_clients_name_them() -> None:
+    """With the prefix, unless the provider's own names have it; asked with the server's key, never the caller's."""
+    async with open_fake_provider() as provider:
+        own = provider.settings(api_key="sk-server")
+        by_name = {
+            "openai": own,
+            "router": msgspec.structs.replace(own, prefixes=("r", "rr")),
+            "vllm": msgspec.structs.replace(own, keep_prefix=True),
+            "keyless": msgspec.structs.replace(own, api_key=Secret()),
+            "claude": msgspec.structs.replace(own, format="anthropic"),
+        }
+        provider.enqueue(*[listing_of("m-1", "m-2")] * 3)
+        async with open_upstream(by_name) as upstream:
+            models = await list_models(ModelListing(by_name, upstream))
+
+    assert models == {
+        **LOCAL, "openai": ["openai/m-1", "openai/m-2"], "router": ["r/m-1", "r/m-2"], "vllm": ["m-1", "m-2"],
+    }  # fmt: skip
+    assert {request.path for request in provider.requests} == {"/v1/models"}
+    assert {request.headers["authorization"] for request in provider.requests} == {"Bearer sk-server"}
+
+
+async def listed_twice(
+    provider: FakeProvider, first: Script, second: Script, *, after_s: float
+) -> list[dict[str, list[str]]]:
+    by_name = {"openai": provider.settings(api_key="sk")}
+    provider.enqueue(first, second)
+    async with open_upstream(by_name) as upstream:
+        clock = Clock()
+        listing = ModelListing(by_name, upstream, clock=clock)
+        answers = [await list_models(listing)]
+        clock.now_s += after_s
+        return [*answers, await list_models(listing)]
+
+
+async def test_a_list_is_remembered_for_a_while() -> None:
+    """And asked for again later."""
+    async with open_fake_provider() as provider:
+        early = await listed_twice(provider, listing_of("a"), listing_of("b"), after_s=CATALOGUE_AGE_MAX_S - 1)
+        assert early[0] == early[1] == {**LOCAL, "openai": ["openai/a"]}
+        assert len(provider.requests) == 1
+    async with open_fake_provider() as provider:
+        late = await listed_twice(provider, listing_of("a"), listing_of("b"), after_s=CATALOGUE_AGE_MAX_S)
+        assert late[1] == {**LOCAL, "openai": ["openai/b"]}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Script(status=401, body=b'{"error": {"message": "no"}}'),
+        Script(status=500, body=b"<html>"),
+        Script(body=b"[1, 2]"),
+        Script(body=b'{"data": [1]}'),
+        Script(body=b'{"data": 5}'),
+        Script(body=b'{"data": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"),
+        Script(steps=[b"half"], ending="cut_in_chunk"),
+    ],
+    ids=["401", "500", "list", "numbers", "number", "deep", "cut"],
+)
+async def test_a_provider_that_gives_no_list_is_left_out_and_soon_asked_again(failure: Script) -> None:
+    """Its models must not stay hidden for as long as a good list is kept."""
+    async with open_fake_provider() as provider:
+        answers = await listed_twice(provider, failure, listing_of("a"), after_s=FAILURE_AGE_MAX_S)
+    assert answers == [LOCAL, {**LOCAL, "openai": ["openai/a"]}]
+
+
+async def test_an_older_list_stands_in_for_a_provider_that_is_down() -> None:
+    """Clients keep the models that they had."""
+    async with open_fake_provider() as provider:
+        answers = await listed_twice(
+            provider, listing_of("a"), Script(status=500, body=b""), after_s=CATALOGUE_AGE_MAX_S
+        )
+    assert answers == [{**LOCAL, "openai": ["openai/a"]}] * 2
+
+
+async def test_an_unreachable_provider_is_left_out() -> None:
+    """Nothing listens on port 9 of loopback."""
+    by_name = {"openai": ProviderSettings(base_url="http://127.0.0.1:9/v1", api_key=Secret("sk"))}
+    async with open_upstream(by_name) as upstream:
+        assert await list_models(ModelListing(by_name, upstream)) == LOCAL
+
+
+async def test_a_provider_that_hangs_is_left_out_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    """The others are listed all the same."""
+    autojump_clock.autojump_threshold = 0.05  # real sockets need a moment
+    async with open_fake_provider() as hanging, open_fake_provider() as answering:
+        by_name = {"slow": hanging.settings(api_key="sk"), "fast": answering.settings(api_key="sk")}
+        hanging.enqueue(Script(hang=True))
+        answering.enqueue(listing_of("a"))
+        async with open_upstream(by_name) as upstream:
+            assert await list_models(ModelListing(by_name, upstream)) == {**LOCAL, "fast": ["fast/a"]}
