@@ -28,12 +28,14 @@ _log = logging.getLogger(__name__)
 class DiskSpace:
     """One data directory's room, shared by its committers. Every method may be called from any thread."""
 
-    __slots__ = ("_ballast_bytes", "_full", "_held_bytes", "_lock", "_path", "_recheck_s")
+    __slots__ = ("_ballast_bytes", "_full", "_held_bytes", "_lock", "_path", "_recheck_s", "one_checkpoint_at_a_time")
 
     def __init__(self, data_dir: Path, *, ballast_bytes: int) -> None:
         self._path = data_dir / BALLAST_FILE
         self._ballast_bytes = ballast_bytes
         self._lock = threading.Lock()
+        self.one_checkpoint_at_a_time = threading.Lock()
+        """Held by the one committer that may copy its WAL while the disk is full."""
         self._full = False
         self._recheck_s = 0.0
         self._held_bytes = 0

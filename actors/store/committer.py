@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 AWAITED_JOBS_MAX = 64
 """Jobs of `Committer.run` that may be under way; more wait their turn outside the queue."""
+WALS_IN_A_BALLAST = 4
+"""A WAL is copied before it outgrows this part of the ballast: on a full disk the copy needs as much room again."""
 IDLE_S = 1.0
 """Quiet time after which the WAL is emptied, and the pause before owed work is tried again."""
 CLOSE_TIMEOUT_S = 30.0
@@ -81,6 +83,7 @@ class Committer:
         "_thread",
         "_token",
         "_turns",
+        "_wal_bytes_max",
         "_writer",
     )
 
@@ -96,6 +99,9 @@ class Committer:
         self._name = name
         self._writer = writer
         self._settings = settings
+        self._wal_bytes_max = settings.checkpoint_wal_bytes
+        if settings.ballast_bytes:
+            self._wal_bytes_max = min(self._wal_bytes_max, settings.ballast_bytes // WALS_IN_A_BALLAST)
         self._space = space
         self._idle_work = idle_work
         self._token = trio.lowlevel.current_trio_token()
@@ -228,7 +234,7 @@ class Committer:
             tickets = self._gather()
             if tickets:
                 self._commit(tickets)
-            if self._writer.wal_bytes >= self._settings.checkpoint_wal_bytes:
+            if self._writer.wal_bytes >= self._wal_bytes_max:
                 self._writer.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
             if self._chores and time.monotonic() >= self._chores_due_s:
                 self._do_chore()

@@ -57,8 +57,11 @@ def remove_orphans(shard: apsw.Connection, vaults: Collection[int]) -> int:
     """
     removed = 0
     for number in orphaned_vaults(shard, vaults):
-        with shard:
-            removed += delete_vault_rows(shard, number)
+        slice_rows = -1
+        while slice_rows:
+            with shard:
+                slice_rows = delete_vault_rows(shard, number)
+            removed += slice_rows
     return removed
 
 

@@ -31,6 +31,8 @@ SEQ_BITS = 32
 SEQ_MASK = (1 << SEQ_BITS) - 1
 PURGE_ROWS = 256
 """Rows of each table that one slice of a purge removes: a few milliseconds between two group commits."""
+PURGE_BYTES = 256 * 1024
+"""The same in bytes of bodies: their pages are overwritten, so a slice takes as much room in the WAL."""
 
 _log = logging.getLogger(__name__)
 
@@ -140,26 +142,36 @@ def delete_memories(batch: Batch, vault_number: int, seqs: Sequence[int]) -> Non
 
 
 def purge_slice(batch: Batch, vault_number: int) -> bool:
-    """Remove up to `PURGE_ROWS` rows of each table of a shredded vault; True when none is left."""
-    return delete_vault_rows(batch.connection, vault_number, rows_max=PURGE_ROWS) == 0
+    """Remove a few rows of each table of a shredded vault; True when none is left."""
+    return delete_vault_rows(batch.connection, vault_number) == 0
 
 
-def delete_vault_rows(connection: apsw.Connection, vault_number: int, *, rows_max: int = -1) -> int:
-    """Remove rows of a vault from every table, at most so many of each; how many rows that were."""
+def delete_vault_rows(connection: apsw.Connection, vault_number: int) -> int:
+    """Remove rows of a vault from every table, at most `PURGE_ROWS` or about `PURGE_BYTES` of each; how many."""
     before = connection.total_changes()
     low, high = _row_range(vault_number)
     for table in ("embedding", "memory"):
-        connection.execute(
-            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id BETWEEN ? AND ? LIMIT ?)",
-            (low, high, rows_max),
-        )
+        _delete_slice(connection, table, "id BETWEEN ? AND ?", (low, high))
     for table in ("inbox", "damaged_inbox"):
-        connection.execute(
-            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE vault = ? LIMIT ?)",
-            (vault_number, rows_max),
-        )
+        _delete_slice(connection, table, "vault = ?", (vault_number,))
     connection.execute("DELETE FROM vault_state WHERE vault = ?", (vault_number,))
     return connection.total_changes() - before
+
+
+def _delete_slice(connection: apsw.Connection, table: str, condition: str, bindings: tuple[int, ...]) -> None:
+    rows = all_rows(
+        connection,
+        f"SELECT id, length(body) FROM {table} WHERE {condition} ORDER BY id LIMIT {PURGE_ROWS:d}",
+        bindings,
+    )
+    doomed: list[tuple[int]] = []
+    size_bytes = 0
+    for row_id, body_bytes in rows:
+        doomed.append((row_id,))
+        size_bytes += body_bytes
+        if size_bytes >= PURGE_BYTES:
+            break
+    connection.executemany(f"DELETE FROM {table} WHERE id = ?", doomed)
 
 
 def vaults_with_inbox(connection: apsw.Connection) -> list[int]:

@@ -235,6 +235,13 @@ class Writer:
 
     def checkpoint(self, mode: int, *, busy_timeout_ms: int = 0) -> None:
         """Copy the WAL into the database. A failure costs nothing durable; the next call tries again."""
+        if self._space is None or not self._space.full:
+            self._checkpoint(mode, busy_timeout_ms=busy_timeout_ms)
+            return
+        with self._space.one_checkpoint_at_a_time:  # each needs room first, and then gives its WAL's room back
+            self._checkpoint(mode, busy_timeout_ms=busy_timeout_ms)
+
+    def _checkpoint(self, mode: int, *, busy_timeout_ms: int) -> None:
         try:
             connection = self.connected()
             if not self._has_room(connection):
@@ -276,7 +283,9 @@ class Writer:
             pages = int(one_row(connection, "PRAGMA freelist_count")[0])
             if pages:
                 connection.execute(f"PRAGMA incremental_vacuum({SHRINK_PAGES:d})").fetchall()
-        except (apsw.Error, ShardDamaged) as error:
+        except (apsw.FullError, ShardDamaged):
+            return False  # a checkpoint has to come first
+        except apsw.Error as error:
             _log.error("%s: giving room back failed: %s", self._name, type(error).__name__)
             return False
         return pages > SHRINK_PAGES
