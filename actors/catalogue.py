@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.ranking import VaultArrays
+from actors.segmented_index import chunks_of, labels_of
+from actors.segments import Labels
 from models.memory import Memory
 from models.messages import Scope
 from models.text import content_hash, normalised
@@ -97,6 +99,7 @@ class Catalogue:
         self._small_talk = _Column(np.bool_)
         self._alive = _Column(np.bool_)
         self._timestamp_ms = _Column(np.int64)
+        self._seq = _Column(np.int64)
 
     def add(self, memory: Memory) -> None:
         """Give a memory its position and its chunks their numbers."""
@@ -112,6 +115,7 @@ class Catalogue:
         self._text_number.append(self._number_of_text(memory.content))
         self._small_talk.append(memory.small_talk)
         self._alive.append(1)
+        self._seq.append(memory.seq)
         self._timestamp_ms.append(memory.timestamp_ms)
         before, after = session.beside(memory.timestamp_ms, position)
         self._previous.append(before)
@@ -220,6 +224,14 @@ class Catalogue:
             number = self.session_number(scope.session_id)
             alive &= self._session.view == (NOBODY if number is None else number)
         return alive
+
+    def labels_of(self, chunks: NDArray[np.int64]) -> Labels:
+        """Names of chunks that outlive this incarnation of the vault: seq and place within the memory."""
+        return labels_of(chunks, chunk_memory=self._chunk_memory.view, seqs=self._seq.view)
+
+    def chunks_with(self, labels: Labels) -> NDArray[np.int32]:
+        """The present numbers of chunks by their labels; `actors.segments.NOWHERE` for those that are deleted."""
+        return chunks_of(labels, chunk_memory=self._chunk_memory.view, seqs=self._seq.view, alive=self._alive.view)
 
     def arrays(self) -> VaultArrays:
         """The columns that ranking reads, as views that are valid until the next change."""

@@ -67,10 +67,10 @@ class KnownMessages:
             self._external_ids[memory.external_id] = memory.seq
         digest = content_digest(memory.session_id, memory.role, memory.content)
         self._stored_ms[digest] = max(memory.stored_ms, self._stored_ms.get(digest, 0))
-        if memory.timestamp_given:
-            timed = content_digest(memory.session_id, memory.role, memory.content, memory.timestamp_ms)
-            self._timed[timed] = memory.seq
-        else:
+        # With its time even where that was not given: an export carries it, and importing it again adds nothing.
+        timed = content_digest(memory.session_id, memory.role, memory.content, memory.timestamp_ms)
+        self._timed[timed] = memory.seq
+        if not memory.timestamp_given:
             self._untimed[digest] = memory.seq
 
     def remove(self, memory: Memory) -> None:

@@ -35,7 +35,7 @@ from models.errors import (
     VaultUnavailable,
 )
 from models.ids import VaultNumber, VaultRef
-from models.messages import AnyMessage, Barrier
+from models.messages import AnyMessage, Applied, Barrier
 from models.settings import VaultSettings
 
 __all__ = ["Pin", "Receipt", "Supervisor", "open_supervisor"]
@@ -48,6 +48,9 @@ FORWARDS_MAX = 4096
 PIN_TIMEOUT_S = 10.0
 ERASE_TIMEOUT_S = 60.0
 RESUME_TIMEOUT_S = 60.0
+
+BUILDS_MAX = 1
+"""Segments of indexes that are built at once: a build takes a core."""
 
 SWEEP_INTERVAL_S = 1.0
 """How often idle and surplus vaults are looked for; a sweep stops at the first vault that may stay."""
@@ -77,6 +80,7 @@ class Supervisor:
             residency_min_s=settings.residency_min_s,
         )
         self._hydrations = trio.CapacityLimiter(settings.hydrations_max)
+        self._builds = trio.CapacityLimiter(BUILDS_MAX)
         self._erasing = trio.Lock()
         self._draining = False
         self._counters = Counter[str]()
@@ -155,6 +159,8 @@ class Supervisor:
             "passivated": self._counters["passivated"],
             "crashed": self._counters["crashed"],
             "quarantined": self._counters["quarantined"],
+            "stored": self._counters["stored"],
+            "duplicates": self._counters["duplicates"],
         }
 
     # The routing table.
@@ -222,8 +228,9 @@ class Supervisor:
     async def _incarnation(self, entry: Entry) -> bool:
         """One run of the actor; True when it ended by passivation, False when it crashed."""
         actor = entry.actor = VaultActor(
-            entry.vault, entry.mailbox, self.store, self.embedder, self._limits, self._hydrations,
+            entry.vault, entry.mailbox, self.store, self.embedder, self._limits, self._hydrations, self._builds,
             rows_sent=entry.rows_sent,
+            applied=self._count,
             resized=lambda size_bytes: self._working_set.resize(entry.vault.number, size_bytes),
         )  # fmt: skip
         self._counters["hydrated"] += 1
@@ -234,6 +241,10 @@ class Supervisor:
             return False
         self._counters["passivated"] += 1
         return True
+
+    def _count(self, applied: Applied) -> None:
+        self._counters["stored"] += applied.stored
+        self._counters["duplicates"] += applied.duplicates
 
     def _note_crash(self, entry: Entry, error: Exception) -> None:
         self._counters["crashed"] += 1

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from actors.catalogue import Catalogue
 from actors.identity import Identity, KnownMessages, identity
-from actors.index import ExactIndex
+from actors.dense_leg import dense_match
 from actors.lexicon import Lexicon
 from actors.ranking import Ranked, RankQuery, is_relevant, rank
+from actors.segmented_index import THRESHOLD, SegmentedIndex
+from actors.segments import BuildJob, Segment
 from actors.store.protocol import Materialisation, Vectors
 from models.chunking import chunk_spans
 from models.embedding import TextEncoder
@@ -30,9 +32,8 @@ from models.words import terms
 MEMORY_BYTES = 900
 """A memory's records beside its text, terms and vectors: measured by `bench/vault_memory.py`, rounded up."""
 
-
-CANDIDATES = 1_000
-"""Chunks that an approximate index shall score; an exact one scores them all."""
+PURGE_TERMS_MAX = 500
+"""Terms that one slice of a purge looks at: about 2 ms."""
 
 
 class Analysis(msgspec.Struct, frozen=True):
@@ -48,15 +49,31 @@ class Analysis(msgspec.Struct, frozen=True):
     small_talk: bool
 
 
-def analyse(content: str, encoder: TextEncoder, chunk_tokens_max: int) -> Analysis:
-    """Chunk, count and stem a message."""
-    spans = chunk_spans(content, encoder, chunk_tokens_max)
+def analyse(message: Message, encoder: TextEncoder, chunk_tokens_max: int) -> Analysis:
+    """Chunk, count and stem a message; one that brings vectors of the present model keeps the chunks they are of."""
+    content = message.content
+    brought = usable_vectors(message, encoder) is not None
+    spans = message.embedded.spans if brought and message.embedded else chunk_spans(content, encoder, chunk_tokens_max)
     return Analysis(
         spans=spans,
         chunk_terms=tuple(tuple(terms(content[start:end])) for start, end in spans),
         tokens=encoder.count_tokens(content),
         small_talk=is_small_talk(content),
     )
+
+
+def usable_vectors(message: Message, encoder: TextEncoder) -> NDArray[np.float16] | None:
+    """The vectors that an import brought, if they are of this model and fit the message's chunks."""
+    embedded = message.embedded
+    if embedded is None or embedded.model_id != encoder.id:
+        return None
+    ends = [end for _, end in embedded.spans]
+    starts = [start for start, _ in embedded.spans]
+    ordered = all(before <= start < end for before, start, end in zip([0, *ends], starts, ends, strict=False))
+    rows = np.frombuffer(embedded.rows, dtype="<f2") if len(embedded.rows) % 2 == 0 else np.zeros(0, "<f2")
+    if not ends or not ordered or ends[-1] > len(message.content) or len(rows) != len(ends) * encoder.dims:
+        return None
+    return rows.reshape(len(ends), encoder.dims) if np.isfinite(rows).all() else None
 
 
 def unanalysed(content: str) -> Analysis:
@@ -71,13 +88,20 @@ TextsToEmbed = list[tuple[int, list[str]]]
 class Vault:
     """The state of one vault. Every method runs to its end without yielding."""
 
-    def __init__(self, *, dims: int, repeat_window_ms: int, relevance_min: float) -> None:
-        self._dims = dims
+    def __init__(
+        self,
+        *,
+        dims: int,
+        repeat_window_ms: int,
+        relevance_min: float,
+        model_id: str = "",
+        hnsw_threshold: int = THRESHOLD,
+    ) -> None:
         self._relevance_min = relevance_min
         self._known = KnownMessages(repeat_window_ms=repeat_window_ms)
         self._catalogue = Catalogue()
         self._lexicon = Lexicon()
-        self._index = ExactIndex(dims)
+        self._index = SegmentedIndex(dims, model_id=model_id, threshold=hnsw_threshold)
         self._vectors: Vectors = {}  # of memories that the store does not hold with their vectors yet
         self._to_embed: deque[int] = deque()
         self._unembedded: set[int] = set()
@@ -97,13 +121,27 @@ class Vault:
         self._created_ms = created_ms
         self._next_seq = next_seq
 
-    def load(self, memory: Memory, vectors: NDArray[np.float16] | None) -> None:
-        """Take in a memory that the store holds, with its vectors if it has them all."""
+    def load(self, memory: Memory, *, embedded: bool) -> None:
+        """Take in a memory that the store holds; its vectors follow (`fill`) if it has them all, else it awaits them."""
         self._place(memory, tuple(tuple(terms(text)) for text in memory.chunk_texts()))
-        if vectors is not None and len(vectors) == len(memory.spans):
-            self._index.put(self._catalogue.chunks_of(memory.seq), vectors)
-        elif memory.spans:
+        if memory.spans and not embedded:
             self._await_embedding(memory.seq)
+
+    def wants(self, seq: int, rows: int) -> bool:
+        """Whether so many vectors are all that this memory has chunks for."""
+        return len(self._catalogue.memory(seq).spans) == rows
+
+    def adopt(self, segment: Segment) -> None:
+        """Take in a segment of the index from a snapshot, the newest first, before `fill`."""
+        self._index.adopt(segment, self._catalogue.chunks_with(segment.labels))
+
+    def fill(self, vectors: Vectors) -> None:
+        """Put vectors from the store, as far as no segment has them."""
+        if not vectors:
+            return
+        chunks = np.concatenate([self._catalogue.chunks_of(seq) for seq in vectors])
+        missing = ~self._index.covers(chunks)
+        self._index.put(chunks[missing], np.concatenate(list(vectors.values()))[missing])
 
     def begin_row(self, row: InboxRow) -> list[Message]:
         """Begin a row of the log: which of its messages are new, in order."""
@@ -256,15 +294,21 @@ class Vault:
         scope = query.scope
         vector = np.frombuffer(query.vector, dtype="<f4")
         prefers = scope.whole_vault and scope.session_id is not None
+        arrays = self._catalogue.arrays()
+        eligible = self._catalogue.eligible(scope, small_talk=small_talk)
+        lexical = self._lexicon.match(terms(query.text))
+        dense = None
+        if len(vector):
+            dense = dense_match(self._index, vector, lexical=lexical.scores, eligible=eligible, arrays=arrays)
         return rank(
             RankQuery(
-                lexical=self._lexicon.match(terms(query.text)),
-                dense=self._index.match(vector, candidates=CANDIDATES) if len(vector) else None,
-                eligible=self._catalogue.eligible(scope, small_talk=small_talk),
+                lexical=lexical,
+                dense=dense,
+                eligible=eligible,
                 limit=limit,
                 preferred_session=self._catalogue.session_number(scope.session_id) if prefers else None,
             ),
-            self._catalogue.arrays(),
+            arrays,
         )
 
     def _hit(self, ranked: Ranked, place: int) -> Hit:
@@ -286,6 +330,7 @@ class Vault:
             newest_ms=counted.newest_ms,
             created_ms=self._created_ms,
             bytes_in_memory=self.nbytes,
+            index=self._index.statistics(),
         )
 
     def _pending_in(self, session_id: str) -> int:
@@ -306,7 +351,29 @@ class Vault:
         """About how much memory the vault takes."""
         return self._text_bytes + self._lexicon.nbytes + self._index.nbytes
 
+    # The index of a large vault is built in parts, beside the turns.
+
+    def plan_build(self) -> BuildJob | None:
+        """What should be built into a segment now, if anything; handed out once."""
+        return self._index.plan(self._catalogue.labels_of)
+
+    def install(self, segment: Segment | None) -> None:
+        """Take in what was built, or that nothing came of it."""
+        if segment is None:
+            self._index.abandon()
+        else:
+            self._index.install(segment)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments of the index: what to keep on the disk."""
+        return self._index.segments
+
     # Deleting.
+
+    def purge(self) -> bool:
+        """Drop words that only deleted memories held, a slice of them; True when none are left."""
+        return self._lexicon.purge(PURGE_TERMS_MAX)
 
     def session_seqs(self, session_id: str) -> list[int]:
         """The memories of one session."""

@@ -22,11 +22,13 @@ import trio
 from numpy.typing import NDArray
 
 from actors.embedder import Embedder
+from actors.index_keeper import IndexKeeper
 from actors.mailbox import Envelope, Mailbox
 from actors.restart import retry_delays
 from actors.step_writer import StepWriter
-from actors.store.protocol import VaultStore
-from actors.vault import Analysis, TextsToEmbed, Vault, analyse, unanalysed
+from actors.store.protocol import Vectors, VaultStore
+from actors.segmented_index import THRESHOLD
+from actors.vault import Analysis, TextsToEmbed, Vault, analyse, unanalysed, usable_vectors
 from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, StoreUnavailable
 from models.ids import VaultRef
 from models.memory import InboxRow, Message
@@ -35,9 +37,12 @@ from models.messages import (
     Applied,
     Apply,
     Barrier,
+    Built,
     Embedded,
     Forget,
     Forgotten,
+    Page,
+    Paged,
     Recall,
     Reply,
     Search,
@@ -53,6 +58,9 @@ SLICE_S = 0.008
 
 OFFLOAD_CHARACTERS_MIN = 20_000
 """Texts longer than this are split and stemmed in a thread; below, the hop costs more than it saves."""
+
+FILL_MEMORIES_MAX = 512
+"""Memories whose vectors are put into the index at once, at hydration: well below a slice."""
 
 EMBED_CHUNKS_MAX = 16
 EMBED_ATTEMPTS_MAX = 3
@@ -73,7 +81,8 @@ class VaultLimits(msgspec.Struct, frozen=True):
 
     repeat_window_s: float = 600
     chunk_tokens_max: int = 200
-    relevance_min: float = 0.2
+    relevance_min: float = 0.18
+    hnsw_threshold: int = THRESHOLD
 
 
 class VaultActor:
@@ -87,16 +96,20 @@ class VaultActor:
         embedder: Embedder,
         limits: VaultLimits,
         hydrations: trio.CapacityLimiter,
+        builds: trio.CapacityLimiter,
         *,
         rows_sent: int,
         resized: Callable[[int], None],
+        applied: Callable[[Applied], None],
     ) -> None:
         """Make an actor; `run` lets it live.
 
         Args:
             hydrations: how many vaults may load at once.
+            builds: how many segments of indexes may be built at once.
             rows_sent: the last inbox row whose `Apply` went into the mailbox before this incarnation.
             resized: told the vault's size in bytes whenever it may have changed.
+            applied: told what became of rows from the log.
         """
         self._ref = ref
         self._mailbox = mailbox
@@ -105,11 +118,15 @@ class VaultActor:
         self._limits = limits
         self._hydrations = hydrations
         self._resized = resized
+        self._applied = applied
         self._vault = Vault(
             dims=embedder.dims,
             repeat_window_ms=int(limits.repeat_window_s * 1000),
             relevance_min=limits.relevance_min,
+            model_id=embedder.model_id,
+            hnsw_threshold=limits.hnsw_threshold,
         )
+        self._keeper = IndexKeeper(ref, store, mailbox, builds, model_id=embedder.model_id, dims=embedder.dims)
         self._read_through = rows_sent  # rows up to here were in the store when hydration read it
         self._hydrated: dict[int, Applied] = {}  # what hydration made of rows whose `Apply` may be on its way
         self._texts_out, self._texts_in = trio.open_memory_channel[TextsToEmbed](1)
@@ -125,7 +142,7 @@ class VaultActor:
         """Hydrate, serve the mailbox until its send side closes, and end."""
         async with self._hydrations:
             await self._hydrate()
-        async with self._writer.running(), trio.open_nursery() as children:
+        async with self._writer.running(), self._keeper.running(), trio.open_nursery() as children:
             self._enter(LifeCycle.ACTIVE)
             children.start_soon(self._embed_texts)
             async for envelope in self._mailbox.receive:
@@ -172,6 +189,12 @@ class VaultActor:
             case Embedded():
                 self._attach(message)
                 return None
+            case Built():
+                self._vault.install(message.segment)
+                self._after_change()
+                return None
+            case Page():
+                return await self._page(message)
             case Forget():
                 return await self._forget(message.session_id)
             case Stats():
@@ -191,11 +214,13 @@ class VaultActor:
             for row in rows
         ]
         self._after_change()
-        return Applied(
+        total = Applied(
             stored=sum(outcome.stored for outcome in outcomes),
             duplicates=sum(outcome.duplicates for outcome in outcomes),
             chunks=sum(outcome.chunks for outcome in outcomes),
         )
+        self._applied(total)
+        return total
 
     async def _take_in(self, row: InboxRow, pause: _Pause) -> Applied:
         """Make memories of one row's new messages, in slices."""
@@ -203,6 +228,9 @@ class VaultActor:
         chunks = 0
         for message in new:
             memory = self._vault.add(row, message, await self._analyse(message))
+            brought = usable_vectors(message, self._embedder.encoder)
+            if brought is not None and memory.spans:
+                self._vault.attach(memory.seq, brought)
             chunks += len(memory.spans)
             await pause.after_slice()
         self._vault.end_row(row)
@@ -212,8 +240,8 @@ class VaultActor:
         encoder, tokens_max = self._embedder.encoder, self._limits.chunk_tokens_max
         try:
             if len(message.content) < OFFLOAD_CHARACTERS_MIN:
-                return analyse(message.content, encoder, tokens_max)
-            return await trio.to_thread.run_sync(analyse, message.content, encoder, tokens_max)
+                return analyse(message, encoder, tokens_max)
+            return await trio.to_thread.run_sync(analyse, message, encoder, tokens_max)
         except Exception as error:  # the edge of the tokeniser: one strange text must not close its vault for ever
             logger.error("analysis_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
             return unanalysed(message.content)
@@ -237,8 +265,18 @@ class VaultActor:
         for seq in seqs:
             self._vault.forget(seq)
             await pause.after_slice()
+        while not self._vault.purge():
+            await pause.after_slice()
         self._after_change()
         return Forgotten(count=len(seqs))
+
+    async def _page(self, message: Page) -> Paged:
+        """A page of an export, from the store: first what is under way is written, so that nothing is left out."""
+        self._writer.put(self._vault.take_step(self._embedder.model_id, unfinished=True))
+        with trio.move_on_after(STORE_TIMEOUT_S):
+            await self._writer.wait_settled()
+            return await self._store.load_page(self._ref, message, model_id=self._embedder.model_id)
+        raise StoreUnavailable("The store did not answer in time; ask for this page again.")
 
     def _after_change(self) -> None:
         """Hand on what a turn has left to do: a finished step to the writer, texts to the embedder, the size."""
@@ -247,6 +285,8 @@ class VaultActor:
             texts = self._vault.next_to_embed(chunks_max=EMBED_CHUNKS_MAX)
             if texts:
                 self._texts_out.send_nowait(texts)
+        self._keeper.build_nowait(self._vault.plan_build())
+        self._keeper.keep_nowait(self._vault.segments)
         self._resized(self._vault.nbytes)
 
     # Hydration.
@@ -258,12 +298,25 @@ class VaultActor:
         self._vault.begin(created_ms=image.created_ms, next_seq=image.next_seq)
         pause = _Pause()
         for memory in image.memories:
-            self._vault.load(memory, image.vectors.get(memory.seq))
+            self._vault.load(memory, embedded=len(image.vectors.get(memory.seq, ())) == len(memory.spans))
             await pause.after_slice()
+        await self._hydrate_index(image.vectors, pause)
         for row in image.inbox:
             self._hydrated[row.row_id] = await self._take_in(row, pause)
         self._read_through = max(self._read_through, self._vault.last_row_id)
         self._after_change()
+
+    async def _hydrate_index(self, vectors: Vectors, pause: _Pause) -> None:
+        """Segments from the disk first, then the vectors that they lack."""
+        if len(vectors) > self._limits.hnsw_threshold:
+            for segment in await self._keeper.load():
+                self._vault.adopt(segment)
+                await pause.after_slice()
+        whole = {seq: rows for seq, rows in vectors.items() if self._vault.wants(seq, len(rows))}
+        seqs = list(whole)
+        for start in range(0, len(seqs), FILL_MEMORIES_MAX):
+            self._vault.fill({seq: whole[seq] for seq in seqs[start : start + FILL_MEMORIES_MAX]})
+            await pause.after_slice()
 
     # Children.
 

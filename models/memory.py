@@ -11,10 +11,23 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["user", "assistant"]
-Source = Literal["proxy", "ingest", "upload"]
+Source = Literal["proxy", "ingest", "upload", "import"]
 
 LOCAL_RECALL_MODEL = "local/recall"
 """The built-in model that answers from the vault. Its replies quote memories, so they are never recalled themselves."""
+
+
+class ImportedVectors(msgspec.Struct, frozen=True):
+    """Embeddings that an export brought along; used if the model is the same, else the text is embedded anew.
+
+    Attributes:
+        spans: (start, end) of the chunks that were embedded.
+        rows: float16 little-endian, one row a chunk.
+    """
+
+    model_id: str
+    spans: tuple[tuple[int, int], ...]
+    rows: bytes
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -34,6 +47,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     external_id: str | None = None
     metadata: dict[str, Any] | None = None
     final: bool = False
+    embedded: ImportedVectors | None = None
 
 
 class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):

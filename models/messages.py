@@ -93,6 +93,31 @@ class Stats(VaultMessage, frozen=True):
     session_id: str | None = None
 
 
+class Page(VaultMessage, frozen=True):
+    """Read memories in the order of their seqs, for an export. Reply: `Paged`.
+
+    Attributes:
+        after_seq: begin behind this one.
+        session_id: only this session's, or None for all.
+        vectors: with their embeddings, as far as there are any.
+    """
+
+    after_seq: int
+    limit: int
+    session_id: str | None = None
+    vectors: bool = True
+
+
+class Built(VaultMessage, frozen=True):
+    """A segment of the index, built by the vault's own child task. Reply: None.
+
+    Attributes:
+        segment: an `actors.segments.Segment`, or None when the build came to nothing.
+    """
+
+    segment: Any
+
+
 class Barrier(VaultMessage, frozen=True):
     """Everything sent before this has been handled. Reply: None."""
 
@@ -142,11 +167,23 @@ class Forgotten(msgspec.Struct, frozen=True):
     count: int
 
 
+class Paged(msgspec.Struct, frozen=True):
+    """Memories in order; fewer than asked for when there are no more.
+
+    Attributes:
+        vectors: by seq, float16 little-endian, one row a chunk.
+    """
+
+    memories: tuple[Memory, ...]
+    vectors: dict[int, bytes]
+
+
 class VaultStats(msgspec.Struct, frozen=True):
     """A vault in numbers.
 
     Attributes:
         pending: memories stored but not embedded yet; they are found by their words.
+        index: sizes of the vector index; `built` of `building` rows while a segment is being built.
     """
 
     memories: int = 0
@@ -159,10 +196,11 @@ class VaultStats(msgspec.Struct, frozen=True):
     newest_ms: int | None = None
     created_ms: int = 0
     bytes_in_memory: int = 0
+    index: dict[str, int] = {}
 
 
-Reply = Recalled | Found | Sifted | Applied | Forgotten | VaultStats | None
-AnyMessage = Recall | Search | Sift | Apply | Embedded | Forget | Stats | Barrier
+Reply = Recalled | Found | Sifted | Applied | Forgotten | Paged | VaultStats | None
+AnyMessage = Recall | Search | Sift | Apply | Embedded | Forget | Stats | Page | Built | Barrier
 
 
 def describe(message: Any) -> str:

@@ -190,6 +190,15 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 256
 
 
+class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The vector index of a vault."""
+
+    hnsw_threshold: Annotated[
+        int,
+        Meta(ge=0, le=10_000_000, description="Vectors up to which a vault is searched exactly; above, by HNSW."),
+    ] = 16_384
+
+
 class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How large what is remembered may be."""
 
@@ -309,6 +318,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
     vaults: VaultSettings = VaultSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    index: IndexSettings = IndexSettings()
     memory: MemorySettings = MemorySettings()
     ingest: IngestSettings = IngestSettings()
     recall: RecallSettings = RecallSettings()
@@ -350,6 +360,7 @@ def _describe(section: type[msgspec.Struct], name: str, *, without: str = "") ->
 __all__ = [
     "BUILT_IN_PROVIDERS",
     "EmbeddingSettings",
+    "IndexSettings",
     "IngestSettings",
     "KeySettings",
     "LogSettings",

@@ -34,7 +34,8 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         key_cache_max: principals of live keys kept in memory.
         data_key_cache_max: unwrapped data keys kept in memory, about 2.5 kB each.
         ballast_bytes: room held back and given up when the disk is full, so that deletes and checkpoints can run. A
-            checkpoint may need as much as a WAL holds, and four shards have one each: 4 x 16 MiB. 0 holds none.
+            checkpoint may need as much room as its WAL holds, so a WAL is copied before it outgrows a quarter of this.
+            0 holds none.
         scrub_interval_s: time in which every stored row is read and its checksum verified once. 0 never does.
         server_key: the server key in base64 instead of a file, for example from the environment.
     """

@@ -153,4 +153,5 @@ def vault_limits(settings: Settings) -> VaultLimits:
         repeat_window_s=settings.ingest.repeat_window_s,
         chunk_tokens_max=settings.memory.chunk_tokens_max,
         relevance_min=settings.recall.relevance_min,
+        hnsw_threshold=settings.index.hnsw_threshold,
     )

@@ -20,7 +20,7 @@ from actors.store.data_directory import commits_of, open_untouched
 from actors.store.keyring import OpenVault
 from actors.store.migrations import Migration, schema_version
 from actors.store.orphans import count_loose_embeddings, orphaned_vaults
-from actors.store.scrub import damaged_among, sealed_rows
+from actors.store.scrub import all_sealed_rows, damaged_among
 from actors.store.seal import Table
 from models.errors import CorruptRow
 
@@ -154,7 +154,7 @@ def examine_shard(
 def _verify_rows(
     name: str, connection: apsw.Connection, table: Table, find_vault: Find, findings: list[Finding]
 ) -> int:
-    verified, after = 0, -1
+    verified = 0
     damaged: list[str] = []
     unopened: set[int] = set()
 
@@ -165,8 +165,7 @@ def _verify_rows(
             unopened.add(number)
             return None
 
-    while rows := sealed_rows(connection, table, after):
-        after = rows[-1][0]
+    for rows in all_sealed_rows(connection, table):
         verified += len(rows)
         damaged += [f"{row_id} in vault {vault}" for row_id, vault, _, _ in damaged_among(rows, table, find)]
     if damaged:

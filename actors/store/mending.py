@@ -22,7 +22,7 @@ from actors.store.ledger import LEDGER_FILE, read_ledger
 from actors.store.migrations import SHARD_MIGRATIONS
 from actors.store.orphans import highest_vault, remove_loose_embeddings, remove_orphans
 from actors.store.restoring import drop_snapshots, finish_restore
-from actors.store.scrub import damaged_among, sealed_rows
+from actors.store.scrub import all_sealed_rows, damaged_among
 from actors.store.seal import Table, sync_directory
 from models.errors import SetupError
 
@@ -90,9 +90,7 @@ def _repair_shard(name: str, connection: apsw.Connection, vaults: set[int], keyr
 
 def _remove_damaged_embeddings(connection: apsw.Connection, keyring: KeyRing) -> int:
     damaged: list[tuple[int]] = []
-    after = -1
-    while rows := sealed_rows(connection, Table.EMBEDDING, after):
-        after = rows[-1][0]
+    for rows in all_sealed_rows(connection, Table.EMBEDDING):
         damaged += [(row_id,) for row_id, _, _, _ in damaged_among(rows, Table.EMBEDDING, keyring.peek)]
     with connection:
         connection.executemany("DELETE FROM embedding WHERE id = ?", damaged)

@@ -16,8 +16,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.segments import Segment
+from actors.store.snapshots import LoadedSegments
 from models.ids import Principal, VaultRef
 from models.memory import Exchange, InboxRow, Memory
+from models.messages import Page, Paged
 
 Vectors = dict[int, NDArray[np.float16]]
 """Embeddings by memory seq: one (chunks, dims) array a memory, rows in the order of its spans."""
@@ -134,6 +137,34 @@ class VaultStore(Protocol):
         Raises:
             StorageFull, StoreUnavailable: nothing was changed.
             NotFound: the vault does not exist (any more).
+        """
+
+    async def load_page(self, vault: VaultRef, page: Page, *, model_id: str) -> Paged:
+        """Materialised memories in the order of their seqs, behind `page.after_seq`, at most `page.limit`.
+
+        Raises:
+            StoreUnavailable: the shard cannot be read.
+        """
+
+    async def load_segments(self, vault: VaultRef, *, model_id: str, dims: int) -> LoadedSegments:
+        """The verified segments of the vault's index that are on the disk, the newest first. A cache: may be empty.
+
+        Raises:
+            NotFound: the vault does not exist any more.
+        """
+
+    async def save_segment(self, vault: VaultRef, segment: Segment) -> None:
+        """Write a segment to the disk, sealed.
+
+        Raises:
+            NotFound, StorageFull, StoreUnavailable: it is not written.
+        """
+
+    async def prune_segments(self, vault: VaultRef, *, keep: Sequence[int]) -> None:
+        """Remove the segments from the disk whose numbers are not among these.
+
+        Raises:
+            StoreUnavailable: a file cannot be removed.
         """
 
     async def vaults_with_inbox(self) -> list[VaultRef]:

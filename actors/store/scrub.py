@@ -26,7 +26,7 @@ SLICE_BYTES = 1024 * 1024
 START_S = 60.0
 """Quiet time after the start, which has better things to do."""
 PAUSE_MIN_S = 0.02
-SLICES_MIN = 8  # three tables, each with a slice that finds its end
+SLICES_MIN = 3  # one a table
 _PAGES_IN_A_SLICE = 12  # 64 embeddings of 0.8 kB; 64 memories take some more
 
 _QUERIES = {
@@ -42,8 +42,8 @@ Row = tuple[int, int, int, bytes]
 _log = logging.getLogger(__name__)
 
 
-def sealed_rows(connection: apsw.Connection, table: Table, after: int) -> list[Row]:
-    """The next rows of a table after a row id: a slice, none when the table ends."""
+def sealed_rows(connection: apsw.Connection, table: Table, after: int) -> tuple[list[Row], bool]:
+    """A slice of a table: the next rows after a row id, and whether the table ends with them."""
     rows: list[Row] = []
     size_bytes = 0
     with closing(connection.execute(_QUERIES[table], (after,))) as cursor:
@@ -51,8 +51,18 @@ def sealed_rows(connection: apsw.Connection, table: Table, after: int) -> list[R
             rows.append((row_id, vault_number, qualifier, body))
             size_bytes += len(body)
             if len(rows) >= SLICE_ROWS or size_bytes >= SLICE_BYTES:
-                break
-    return rows
+                return rows, False
+    return rows, True
+
+
+def all_sealed_rows(connection: apsw.Connection, table: Table) -> Iterator[list[Row]]:
+    """All rows of a table, slice by slice."""
+    after, at_end = -1, False
+    while not at_end:
+        rows, at_end = sealed_rows(connection, table, after)
+        if rows:
+            after = rows[-1][0]
+            yield rows
 
 
 def damaged_among(rows: list[Row], table: Table, find_vault: Callable[[int], OpenVault | None]) -> Iterator[Row]:
@@ -92,6 +102,8 @@ class Scrub:
         "_open_connection",
         "_pass_began_s",
         "_row_id",
+        "_slices_last",
+        "_slices_now",
         "_table",
         "due_s",
     )
@@ -111,7 +123,7 @@ class Scrub:
         self._connection: apsw.Connection | None = None
         self._table: Table | None = Table.MEMORY
         self._row_id = -1
-        self._damaged_now = 0
+        self._damaged_now = self._slices_now = self._slices_last = 0
         self._counters = {"scrub_rows": 0, "scrub_passes": 0, "scrub_damaged_rows": 0}
         self.due_s = self._pass_began_s = time.monotonic() + min(START_S, interval_s)
 
@@ -133,43 +145,40 @@ class Scrub:
 
     def _verify(self, connection: apsw.Connection) -> None:
         assert self._table is not None, "a pass that ended begins anew"
-        rows = sealed_rows(connection, self._table, self._row_id)
-        if not rows:
-            self._table, self._row_id = _NEXT[self._table], -1
-            return
-        after, self._row_id = self._row_id, rows[-1][0]  # first: a slice that fails is passed over, not repeated
+        table = self._table
+        rows, at_end = sealed_rows(connection, table, self._row_id)
         self._counters["scrub_rows"] += len(rows)
-        for row in damaged_among(rows, self._table, self._find_vault):
-            if self._is_there_still(connection, row):
-                self._note(row)
-        assert self._row_id > after, "a pass gets on"
+        self._slices_now += 1
+        if at_end:
+            self._table, self._row_id = _NEXT[table], -1
+        else:
+            self._row_id = rows[-1][0]  # now: a slice that fails is passed over, not repeated
+        for row in damaged_among(rows, table, self._find_vault):
+            if _is_there_still(connection, table, row):
+                self._note(table, row)
 
-    def _is_there_still(self, connection: apsw.Connection, row: Row) -> bool:
-        """Whether a row that does not open is still as it was read: it may have gone with its vault meanwhile."""
-        assert self._table is not None
-        table = self._table.name.lower()
-        return all_rows(connection, f"SELECT body FROM {table} WHERE id = ?", (row[0],)) == [(row[3],)]
-
-    def _note(self, row: Row) -> None:
-        assert self._table is not None
+    def _note(self, table: Table, row: Row) -> None:
         row_id, vault_number, _, _ = row
         self._damaged_now += 1
         if self._damaged_now <= ROW_IDS_LOGGED_MAX:
             _log.critical(
-                "%s: row %d of %s in vault %d is damaged", self._name, row_id, self._table.name.lower(), vault_number
+                "%s: row %d of %s in vault %d is damaged", self._name, row_id, table.name.lower(), vault_number
             )
 
     def _pause_s(self, connection: apsw.Connection) -> float:
-        """So long that a pass over a file of this size takes about `interval_s`."""
-        pages = int(one_row(connection, "PRAGMA page_count")[0])
-        return max(PAUSE_MIN_S, self._interval_s / (SLICES_MIN + pages / _PAGES_IN_A_SLICE))
+        """So long that a pass takes about `interval_s`: by the slices of the last one, or else by the file's size."""
+        slices = self._slices_last
+        if not slices:
+            (pages,) = one_row(connection, "PRAGMA page_count")
+            slices = SLICES_MIN + pages // _PAGES_IN_A_SLICE
+        return max(PAUSE_MIN_S, self._interval_s / (slices + 1))
 
     def _end_pass(self) -> None:
         if self._damaged_now:
             _log.critical("%s: the scrub found %d damaged rows", self._name, self._damaged_now)
         self._counters["scrub_passes"] += 1
         self._counters["scrub_damaged_rows"] = self._damaged_now
-        self._damaged_now = 0
+        self._slices_last, self._slices_now, self._damaged_now = self._slices_now, 0, 0
         self._table = Table.MEMORY
         self._pass_began_s = max(time.monotonic(), self._pass_began_s + self._interval_s)
         self.due_s = self._pass_began_s
@@ -184,3 +193,8 @@ class Scrub:
         connection, self._connection = self._connection, None
         if connection is not None:
             close(connection)
+
+
+def _is_there_still(connection: apsw.Connection, table: Table, row: Row) -> bool:
+    """Whether a row that does not open is still as it was read: it may have gone with its vault meanwhile."""
+    return all_rows(connection, f"SELECT body FROM {table.name.lower()} WHERE id = ?", (row[0],)) == [(row[3],)]

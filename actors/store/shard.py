@@ -24,6 +24,7 @@ from actors.store.seal import DataKey, Table
 from actors.store.tickets import Batch
 from models.errors import StoreUnavailable
 from models.memory import Exchange, InboxRow, Memory
+from models.messages import Page, Paged
 
 T = TypeVar("T")
 
@@ -223,6 +224,39 @@ def load(connection: apsw.Connection, vault: OpenVault, vault_number: int, *, mo
     )
     damaged = DamagedRows(memories=tuple(bad_memories), embeddings=tuple(bad_embeddings), inbox=tuple(bad_inbox))
     return Loaded(image=image, damaged=damaged)
+
+
+def load_page(connection: apsw.Connection, vault: OpenVault, vault_number: int, page: Page, *, model_id: str) -> Paged:
+    """Memories behind `page.after_seq` in order, with their vectors. Rows that do not open are left out."""
+    low, high = _row_range(vault_number)
+    damaged: list[int] = []
+    memories: list[Memory] = []
+    position = low + max(0, min(page.after_seq, SEQ_MASK)) + 1  # `low` is where seq 0 would be
+    while len(memories) < page.limit:
+        rows = all_rows(
+            connection,
+            "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+            (position, high, page.limit),
+        )
+        opened = vault.data_key.unseal_rows(Table.MEMORY, rows, damaged=damaged)
+        for _, memory in _decoded(opened, _memories.decode, damaged):
+            if page.session_id is None or memory.session_id == page.session_id:
+                memories.append(memory)
+        if len(rows) < page.limit:
+            break
+        position = rows[-1][0] + 1
+    memories = memories[: page.limit]
+    vectors: dict[int, bytes] = {}
+    if page.vectors and memories:
+        bounds = _row_id(vault_number, memories[0].seq), _row_id(vault_number, memories[-1].seq)
+        (model,) = one_row(connection, "SELECT number FROM model WHERE id = ?", (model_id,)) or (0,)
+        rows = all_rows(
+            connection, "SELECT id, body FROM embedding WHERE id BETWEEN ? AND ? AND model = ?", (*bounds, model)
+        )
+        wanted = {memory.seq for memory in memories}
+        opened = vault.data_key.unseal_rows(Table.EMBEDDING, rows, qualifier=model, damaged=damaged)
+        vectors = {row_id & SEQ_MASK: body for row_id, body in opened if row_id & SEQ_MASK in wanted}
+    return Paged(memories=tuple(memories), vectors=vectors)
 
 
 def _decoded(

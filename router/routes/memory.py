@@ -305,6 +305,7 @@ def stats_body(counted: VaultStats, *, key: str, dims: int) -> dict[str, Any]:
         "createdAt": counted.created_ms,
         "lastAccess": counted.newest_ms or counted.created_ms,
         "kronos_config": None,
+        "index": counted.index,
     }
 
 

@@ -78,8 +78,10 @@ async def running(
             embedder,
             VaultLimits(),
             trio.CapacityLimiter(1),
+            trio.CapacityLimiter(1),
             rows_sent=rows_sent,
             resized=sizes.append,
+            applied=lambda _: None,
         )
         held = Running(actor, mailbox, sizes)
         actors.start_soon(held.run)

@@ -33,7 +33,7 @@ class Log:
         row = InboxRow(self.rows, exchange)
         new = self.vault.begin_row(row)
         for message in new:
-            self.vault.add(row, message, analyse(message.content, ENCODER, 200))
+            self.vault.add(row, message, analyse(message, ENCODER, 200))
         self.vault.end_row(row)
         positions = [position for position, message in enumerate(messages) if any(message is one for one in new)]
         assert list(sifted) == positions

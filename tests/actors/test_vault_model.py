@@ -141,7 +141,7 @@ class VaultMachine(RuleBasedStateMachine):
 
     def _take(self, row: InboxRow) -> None:
         for message in self.vault.begin_row(row):
-            self.vault.add(row, message, analyse(message.content, ENCODER, CHUNK_TOKENS))
+            self.vault.add(row, message, analyse(message, ENCODER, CHUNK_TOKENS))
         self.vault.end_row(row)
 
     @rule(
@@ -216,7 +216,11 @@ class VaultMachine(RuleBasedStateMachine):
         self.being_embedded = []
         self.vault = self._empty_vault()
         for seq in sorted(self.disk.memories):
-            self.vault.load(self.disk.memories[seq], self.disk.vectors.get(seq))
+            memory, rows = self.disk.memories[seq], self.disk.vectors.get(seq)
+            whole = rows is not None and len(rows) == len(memory.spans)
+            self.vault.load(memory, embedded=whole)
+            if rows is not None and whole:
+                self.vault.fill({seq: rows})
         for row_id in sorted(self.disk.inbox):
             self._take(self.disk.inbox[row_id])
 
@@ -276,7 +280,7 @@ class VaultMachine(RuleBasedStateMachine):
     def words_vectors_and_records_agree(self) -> None:
         vault = self.vault
         assert len(vault._lexicon) == len(vault._index) == len(vault._catalogue.arrays().chunk_memory)
-        with_vector = np.isfinite(vault._index.scores(np.ones(8, np.float32)))
+        with_vector = np.isfinite(vault._index.match(np.ones(8, np.float32), candidates=1).scores)
         waiting = {seq for seq, _ in self.being_embedded}
         for memory in self._all_memories():
             chunks = vault._catalogue.chunks_of(memory.seq)

@@ -229,7 +229,7 @@ class Worker:
         session_id = self._random.choice(SESSIONS)
         count = self._random.choices((1, 2, 5, 9, 70), (8, 8, 8, 8, 1))[0]
         texts = [self._text() for _ in range(count)]
-        lines = [{"content": text, "session_id": session_id} for text in texts]
+        lines: list[dict[str, Any]] = [{"content": text, "session_id": session_id} for text in texts]
         if self._random.random() < 0.5:
             lines = [{**line, "id": f"id {line['content'][:24]}", "timestamp": 1_700_000_000_000} for line in lines]
 

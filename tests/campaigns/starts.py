@@ -45,7 +45,9 @@ class Start:
 
     def problem(self) -> str:
         """What is wrong with a refusal, or "": it must be exit code 2 with one clear line."""
-        if self.serves or (self.code == EXIT_SETUP and len(self.reasons) == 1 and self.reasons[0].startswith("error: ")):
+        if self.serves or (
+            self.code == EXIT_SETUP and len(self.reasons) == 1 and self.reasons[0].startswith("error: ")
+        ):
             return ""
         return f"exit code {self.code}, {self.server.log}"
 

@@ -69,9 +69,7 @@ class Life:
         vault = await vault_of(store, key)
         image = await store.load_vault(vault, model_id=MODEL)
         first = image.next_seq
-        memories = [
-            memory(first + place, row.exchange.messages[0].content) for place, row in enumerate(image.inbox)
-        ]
+        memories = [memory(first + place, row.exchange.messages[0].content) for place, row in enumerate(image.inbox)]
         rows = tuple(row.row_id for row in image.inbox)
         await self._try(store.materialise(vault, step(rows, *memories, next_seq=first + len(memories))))
 
@@ -261,5 +259,3 @@ async def test_the_campaign_would_notice_a_lost_write(beginning: Path, disk: Fau
         recording.power_cut(len(lying) - 1, "synced", target)
         with pytest.raises((AssertionError, SetupError)):
             await check(target, life.promises, "lying disk")
-
-

@@ -15,7 +15,9 @@ import apsw
 import msgspec
 import trio
 
+from actors.segments import Segment
 from actors.store.protocol import Commit, KeyRow, Materialisation, VaultImage, Vectors
+from actors.store.snapshots import LoadedSegments
 from actors.store.tickets import Batch, Outcome, Ticket
 from models.errors import (
     InvalidRequest,
@@ -28,6 +30,7 @@ from models.errors import (
 )
 from models.ids import Principal, VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow, Memory
+from models.messages import Page, Paged
 from models.store_settings import StoreSettings
 from tests.fakes.memory_disk import MemoryDisk, StoredKey, StoredVault
 
@@ -152,6 +155,27 @@ class MemoryStore:
                 found.vectors.pop(seq, None)
 
         await self._put(Ticket(work)).wait()
+
+    async def load_page(self, vault: VaultRef, page: Page, *, model_id: str) -> Paged:
+        image = await self.load_vault(vault, model_id=model_id)
+        behind = [
+            memory
+            for memory in image.memories
+            if memory.seq > page.after_seq and page.session_id in (None, memory.session_id)
+        ][: page.limit]
+        seqs = {memory.seq for memory in behind}
+        vectors = {seq: rows.tobytes() for seq, rows in image.vectors.items() if page.vectors and seq in seqs}
+        return Paged(memories=tuple(behind), vectors=vectors)
+
+    async def load_segments(self, vault: VaultRef, *, model_id: str, dims: int) -> LoadedSegments:
+        await trio.lowlevel.checkpoint()
+        return LoadedSegments(segments=(), unusable=())
+
+    async def save_segment(self, vault: VaultRef, segment: Segment) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def prune_segments(self, vault: VaultRef, *, keep: Sequence[int]) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def vaults_with_inbox(self) -> list[VaultRef]:
         await trio.lowlevel.checkpoint()

@@ -132,7 +132,7 @@ class Person:
         exchange = Exchange(messages=tuple(wanted), source="ingest", accepted_ms=now_ms)
         with await self._life.supervisor.pin(vault) as pin, held_to_its_word(operation):
             await pin.submit([exchange]).wait_durable()
-        operation.acknowledge()
+        self._life.acknowledge(operation)
 
     async def upload(self) -> None:
         """Some lines, all or none, counted when they are taken in."""
@@ -145,7 +145,7 @@ class Person:
             with held_to_its_word(operation):
                 receipt = pin.submit(exchanges)
                 await receipt.wait_durable()
-            operation.acknowledge()
+            self._life.acknowledge(operation)
             applied = await receipt.wait_applied(timeout_s=OPERATION_TIMEOUT_S)
         assert applied.stored + applied.duplicates == len(texts)
         assert applied.duplicates == 0, f"new texts were taken for repeats: {texts}"
@@ -178,7 +178,7 @@ class Person:
                 async for chunk in relay:
                     said += chunk
                     if _FINISH in said and memory.status != "not_stored":
-                        operation.acknowledge()
+                        self._life.acknowledge(operation)
         finally:
             relay.close_nowait()
             memory.close(model="m")
@@ -213,13 +213,13 @@ class Person:
         operation = self._model.delete(self._name, session_id=session_id)
         forgotten = await self._life.supervisor.ask(await self._vault(), Forget(session_id), timeout_s=30)
         assert isinstance(forgotten, Forgotten)
-        operation.acknowledge()
+        self._life.acknowledge(operation)
 
     async def erase(self) -> None:
         """Delete everything."""
         operation = self._model.delete(self._name)
         await self._life.supervisor.erase(await self._vault())
-        operation.acknowledge()
+        self._life.acknowledge(operation)
 
 
 class held_to_its_word:  # noqa: N801  # reads as a statement of what the block does
@@ -234,4 +234,3 @@ class held_to_its_word:  # noqa: N801  # reads as a statement of what the block 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if kind is not None and issubclass(kind, StorageFull | StoreUnavailable | NotFound):
             self._operation.refuse()
-

@@ -6,6 +6,7 @@ Deterministic: a failure prints its seed, and `pytest tests/simulation --first-s
 
 from __future__ import annotations
 
+import logging
 import random
 
 import pytest
@@ -15,7 +16,7 @@ import trio.testing
 from actors import vault_actor
 from tests.campaigns.load import story
 from tests.simulation.people import Person
-from tests.simulation.world import NAMES, Life, World, weather
+from tests.simulation.world import NAMES, CrashLog, Life, World, weather
 
 LIVES = 4
 DOINGS_MAX = 14
@@ -32,12 +33,16 @@ def seeded_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
 def simulate(seed: int) -> World:
     """One run from its seed."""
     trio._core._run._r.seed(seed)
-    world = World(seed)
-    trio.run(run_lives, world, clock=trio.testing.MockClock(autojump_threshold=0))
+    world, log = World(seed), CrashLog()
+    logging.getLogger("actors").addHandler(log)
+    try:
+        trio.run(run_lives, world, log, clock=trio.testing.MockClock(autojump_threshold=0))
+    finally:
+        logging.getLogger("actors").removeHandler(log)
     return world
 
 
-async def run_lives(world: World) -> None:
+async def run_lives(world: World, log: CrashLog) -> None:
     for number in range(LIVES):
         async with world.open_life() as life:
             if number == 0:
@@ -46,6 +51,7 @@ async def run_lives(world: World) -> None:
                 faults = await world.compare(life)
                 assert not faults, f"after life {number}:{story(faults)}"
             await live(world, life, last=number == LIVES - 1)
+            assert log.crashes == log.poisonings, "an actor crashed by itself"
             if number == LIVES - 1:
                 await world.check_quiet(life)
                 faults = await world.compare(life)
@@ -54,27 +60,27 @@ async def run_lives(world: World) -> None:
 
 async def live(world: World, life: Life, *, last: bool) -> None:
     """Let people and weather loose; then it closes properly, or crashes in the middle of everything."""
-    crash_after_s = world.random.choice((0.1, 1.0, 5.0, 20.0)) * world.random.random()
-    crashes = not last and world.random.random() < 0.6
-    async with trio.open_nursery() as everything:
-        everything.start_soon(life.supervisor.resume)
-        everything.start_soon(weather, world, life, random.Random(world.random.random()))
-        if crashes:
-            everything.start_soon(crash_after, crash_after_s, world, life, everything.cancel_scope)
-        async with trio.open_nursery() as people:
-            for name in NAMES * PEOPLE_PER_VAULT:
-                person = Person(world, life, name, random.Random(world.random.random()))
-                people.start_soon(person.live, DOINGS_MAX)
-        everything.cancel_scope.cancel(reason="everybody has gone")
+    random_ = random.Random(world.random.random())
+    with life.ended:
+        async with trio.open_nursery() as everything:
+            everything.start_soon(life.supervisor.resume)
+            everything.start_soon(weather, world, life, random.Random(random_.random()))
+            if not last and random_.random() < 0.7:
+                life.acknowledgements_left = random_.choice((-1, random_.randrange(1, 60)))
+                everything.start_soon(crash_after, random_.choice((0.1, 1.0, 5.0, 20.0)) * random_.random(), life)
+            async with trio.open_nursery() as people:
+                for name in NAMES * PEOPLE_PER_VAULT:
+                    person = Person(world, life, name, random.Random(random_.random()))
+                    people.start_soon(person.live, DOINGS_MAX)
+            everything.cancel_scope.cancel(reason="everybody has gone")
+    world.note("crashed" if life.ended.cancel_called else "closed")
     life.store.release_commits()
 
 
-async def crash_after(seconds: float, world: World, life: Life, everything: trio.CancelScope) -> None:
-    """kill -9, as far as the disk is concerned."""
+async def crash_after(seconds: float, life: Life) -> None:
+    """Be killed at some moment, if not with an acknowledgement before."""
     await trio.sleep(seconds)
-    life.store.crash()
-    world.note("crash")
-    everything.cancel(reason="the process was killed")
+    life.crash()
 
 
 def test_nothing_is_lost_doubled_mixed_up_or_held(simulation_seed: int) -> None:

@@ -1,12 +1,14 @@
 """The whole system in one process, without a disk, a network, threads or real time: the same seed, the same run.
 
-Real: supervisor, actors, embedder, the routes' parts. Twins: the store in memory, the hashing encoder. Trio's mock clock
-jumps whenever everybody waits, and Trio's scheduler draws from the seed. A world outlives its lives, as a disk outlives
-processes: each life opens the house on what the last one left, lets people and weather loose, and closes or crashes.
+Real: supervisor, actors, embedder, the routes' parts. Twins: the store in memory, the hashing encoder. Trio's mock
+clock jumps whenever everybody waits, and Trio's scheduler draws from the seed. A world outlives its lives, as a disk
+outlives processes: each life opens the house on what the last one left, lets people and weather loose, and closes or
+crashes.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,7 +28,7 @@ from router.observe import Metrics
 from router.recalling import Recaller
 from router.remembering import Rememberer
 from tests.actors.house import POISON, run_inline
-from tests.campaigns.checker import Acknowledged, Fault, Held
+from tests.campaigns.checker import Acknowledged, Fault, Held, Operation
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.memory_disk import MemoryDisk
 from tests.fakes.store import MemoryStore
@@ -39,14 +41,33 @@ QUIET_S = 60.0
 
 
 class Life:
-    """One process: what its clients use."""
+    """One process: what its clients use.
+
+    Attributes:
+        ended: cancelled when the process is killed.
+        acknowledgements_left: it is killed with the one that makes this zero, before its client can go on.
+    """
 
     def __init__(self, store: MemoryStore, embedder: Embedder, supervisor: Supervisor) -> None:
+        self.ended = trio.CancelScope()
+        self.acknowledgements_left = -1
         self.store = store
         self.supervisor = supervisor
         self.metrics = Metrics()
         self.rememberer = Rememberer(supervisor)
         self.recaller = Recaller(embedder, supervisor, block_cache_s=600, clock=trio.current_time)
+
+    def crash(self) -> None:
+        """kill -9, as far as clients and the disk can tell."""
+        self.store.crash()
+        self.ended.cancel(reason="the process was killed")
+
+    def acknowledge(self, operation: Operation) -> None:
+        """A client has seen the answer."""
+        operation.acknowledge()
+        self.acknowledgements_left -= 1
+        if self.acknowledgements_left == 0:
+            self.crash()
 
     async def contents(self, vault: VaultRef, *, limit: int) -> list[str]:
         """The texts that a search finds."""
@@ -138,6 +159,20 @@ class World:
         await trio.sleep(QUIET_S)
         assert [vault.number for vault in await life.store.vaults_with_inbox()] == [], "rows stay in the inbox"
         assert life.supervisor.statistics()["live"] == 0, "something is held in memory"
+
+
+class CrashLog(logging.Handler):
+    """Counts crashes of actors, and those of them that the weather has caused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crashes = 0
+        self.poisonings = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hear a log record."""
+        self.crashes += record.msg == "vault_crashed"
+        self.poisonings += record.msg == "vault_turn_failed" and getattr(record, "kind", "") == "Recall"
 
 
 async def weather(world: World, life: Life, random_: random.Random) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -157,9 +157,9 @@ async def test_one_commit_on_a_full_disk_refuses_only_what_grows(tmp_path: Path)
         await limit(store, 30)
         outcomes: dict[str, str] = {}
 
-        async def attempt(name: str, action: AsyncIterator[None] | object) -> None:
+        async def attempt(name: str, action: Callable[[], Awaitable[object]]) -> None:
             try:
-                await action()  # type: ignore[operator]  # a plain coroutine function
+                await action()
                 outcomes[name] = "done"
             except MemoryRouterError as error:
                 outcomes[name] = error.code

@@ -1,0 +1,119 @@
+"""The large parts of a vault's index beside its turns: segments are built in a thread, and kept on the disk.
+
+Owns the build under way and the calls for snapshots. Must never look into the vault: it is handed jobs and segments, and
+posts what it built to the mailbox. Whatever fails here costs a rebuild, never a memory: the exact tail answers meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from actors.mailbox import Mailbox
+from actors.segments import BuildJob, Segment
+from actors.store.protocol import VaultStore
+from models.errors import MemoryRouterError
+from models.ids import VaultRef
+from models.messages import Built
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT_TIMEOUT_S = 120.0
+BUILDS_WAITING_MAX = 1
+"""An index plans one job at a time."""
+
+
+class IndexKeeper:
+    """Builds and keeps the segments of one vault."""
+
+    def __init__(
+        self,
+        vault: VaultRef,
+        store: VaultStore,
+        mailbox: Mailbox,
+        builds: trio.CapacityLimiter,
+        *,
+        model_id: str,
+        dims: int,
+    ) -> None:
+        self._vault = vault
+        self._store = store
+        self._mailbox = mailbox
+        self._builds = builds
+        self._model_id = model_id
+        self._dims = dims
+        self._jobs_out, self._jobs_in = trio.open_memory_channel[BuildJob](BUILDS_WAITING_MAX)
+        self._kept: tuple[Segment, ...] = ()
+        self._kept_changed = trio.Event()
+
+    async def load(self) -> tuple[Segment, ...]:
+        """The segments that are on the disk, verified, the newest first; none if they cannot be read."""
+        with trio.move_on_after(SNAPSHOT_TIMEOUT_S):
+            try:
+                loaded = await self._store.load_segments(self._vault, model_id=self._model_id, dims=self._dims)
+                return loaded.segments
+            except MemoryRouterError as error:
+                logger.warning("snapshots_not_read", extra={"vault": self._vault.number, "code": error.code})
+        return ()
+
+    def build_nowait(self, job: BuildJob | None) -> None:
+        """Build this, or nothing."""
+        if job is not None:
+            self._jobs_out.send_nowait(job)
+
+    def keep_nowait(self, segments: Sequence[Segment]) -> None:
+        """These are the segments of the index now: save the new ones, remove the others from the disk."""
+        if any(not segment.saved for segment in segments) or len(segments) != len(self._kept):
+            self._kept = tuple(segments)
+            self._kept_changed.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work for the length of the block."""
+        async with trio.open_nursery() as children:
+            children.start_soon(self._build)
+            children.start_soon(self._save)
+            yield
+            children.cancel_scope.cancel(reason="the vault passivates")
+
+    async def _build(self) -> None:
+        async for job in self._jobs_in:
+            logger.info("index_build_started", extra={"vault": self._vault.number, "rows": job.rows})
+            segment = await self._run(job)
+            logger.info("index_build_ended", extra={"vault": self._vault.number, "built": segment is not None})
+            try:
+                await self._mailbox.post(Built(segment))
+            except trio.ClosedResourceError:
+                return  # passivating: whoever hydrates next builds it again
+
+    async def _run(self, job: BuildJob) -> Segment | None:
+        """Run a job in a thread; a cancellation ends it within a fraction of a second."""
+        async with trio.open_nursery() as watching:
+            watching.start_soon(_cancel_with, job)
+            segment = await trio.to_thread.run_sync(job.run, limiter=self._builds)
+            watching.cancel_scope.cancel(reason="the build has ended")
+        return segment
+
+    async def _save(self) -> None:
+        while True:
+            await self._kept_changed.wait()
+            self._kept_changed = trio.Event()
+            segments = self._kept
+            try:
+                for segment in segments:
+                    if not segment.saved:
+                        segment.saved = True  # before, so that a change meanwhile is saved again
+                        await self._store.save_segment(self._vault, segment)
+                await self._store.prune_segments(self._vault, keep=[segment.number for segment in segments])
+            except MemoryRouterError as error:
+                logger.warning("snapshot_not_written", extra={"vault": self._vault.number, "code": error.code})
+
+
+async def _cancel_with(job: BuildJob) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        job.cancel()  # harmless after its end

@@ -1,0 +1,86 @@
+"""The erasure ledger: every line is checked, a torn one is nobody's loss, and what cannot be written stays owed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from actors.store.ledger import (
+    ErasedVault,
+    Erasure,
+    LedgerFile,
+    RevokedKey,
+    key_id,
+    ledger_lines,
+    ledger_of,
+    read_ledger,
+)
+from models.ids import hash_key
+from tests.actors.store.harm import flip
+
+ERASURES: list[Erasure] = [
+    ErasedVault(vault=3, created_ms=10, erased_ms=20),
+    RevokedKey(key=key_id(b"hash"), revoked_ms=30),
+    ErasedVault(vault=3, created_ms=11, erased_ms=21),
+]
+
+
+def test_a_ledger_is_read_as_it_was_appended(tmp_path: Path) -> None:
+    path = tmp_path / "erasure.log"
+    assert read_ledger(path) == ledger_of(())
+    file = LedgerFile(path)
+    file.append(ERASURES[:1])
+    file.append(ERASURES[1:])
+    file.append(())
+    found = read_ledger(path)
+    assert found == ledger_of(ERASURES)
+    assert set(found.vaults) == {(3, 10), (3, 11)}
+    assert path.read_bytes().count(b"\n") == 3
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_every_flipped_bit_costs_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "erasure.log"
+    path.write_bytes(ledger_lines(ERASURES))
+    for offset in range(path.stat().st_size - 1):
+        flip(path, offset)
+        found = read_ledger(path)
+        assert found.damaged_lines >= 1
+        assert len(found.erasures) >= 1
+        flip(path, offset)
+    assert read_ledger(path).damaged_lines == 0
+
+
+def test_what_follows_a_torn_line_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "erasure.log"
+    path.write_bytes(ledger_lines(ERASURES)[:-5])
+    LedgerFile(path).append(ERASURES[2:])
+    found = read_ledger(path)
+    assert (found.erasures, found.damaged_lines) == (ledger_of(ERASURES).erasures, 1)
+
+
+def test_what_cannot_be_written_is_owed_until_it_can(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "erasure.log"
+    path.mkdir()
+    file = LedgerFile(path)
+    with pytest.raises(IsADirectoryError):
+        file.append(ERASURES[:1])
+    assert file.owed == ERASURES[:1]
+    assert "would not know of them" in caplog.text
+    path.rmdir()
+    file.append(ERASURES[1:])
+    assert file.owed == []
+    assert read_ledger(path) == ledger_of(ERASURES)
+
+
+def test_a_ledger_holds_no_key_and_no_hash_of_one(tmp_path: Path) -> None:
+    key_hash = hash_key("mk_secret")
+    line = ledger_lines([RevokedKey(key=key_id(key_hash), revoked_ms=1)])
+    assert key_hash.hex().encode() not in line
+    assert b"mk_secret" not in line
+
+
+def test_ledgers_are_compared_by_what_they_name() -> None:
+    assert ledger_of(ERASURES).missing_from(ledger_of(ERASURES[:2])) == ERASURES[2:]
+    assert ledger_of(ERASURES[:1]).missing_from(ledger_of(ERASURES)) == []

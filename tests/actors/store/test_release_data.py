@@ -1,0 +1,67 @@
+"""Data directories of every release open with this code, and hold what they held."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.store.doctor import verify
+from actors.store.sqlite import open_store
+from models.ids import hash_key
+from models.version import VERSION
+from tests.fixtures.release_data import (
+    ACCOUNT_KEY,
+    EMPTIED_KEY,
+    FIXTURES,
+    MEMORIES,
+    MODEL,
+    REVOKED_KEY,
+    SERVER_KEY,
+    SETTINGS,
+    USER_KEY,
+    exchange,
+    memory,
+    vectors,
+)
+
+RELEASES = sorted(path.name for path in FIXTURES.glob("data-*"))
+
+
+def test_there_is_a_directory_of_this_release() -> None:
+    """Made by `python -m tests.fixtures.release_data`."""
+    assert f"data-{VERSION}" in RELEASES
+    for release in RELEASES:
+        size_bytes = sum(path.stat().st_size for path in (FIXTURES / release).rglob("*") if path.is_file())
+        assert size_bytes < 300_000
+
+
+@pytest.mark.parametrize("release", RELEASES)
+async def test_a_released_directory_opens_and_holds_everything(tmp_path: Path, release: str) -> None:
+    data_dir = tmp_path / "data"
+    shutil.copytree(FIXTURES / release, data_dir)
+    async with open_store(data_dir, settings=SETTINGS, server_key=SERVER_KEY) as store:
+        assert await store.has_account()
+        names = [(key.kind, key.name, key.created_ms, key.revoked_ms) for key in await store.list_keys()]
+        assert names == [
+            ("account", "account", 1, None),
+            ("user", "key 0", 2, None),
+            ("user", "key 1", 3, 10),
+            ("user", "key 2", 4, None),
+        ]
+        assert await store.find_key(hash_key(REVOKED_KEY)) is None
+        assert await store.find_key(hash_key(ACCOUNT_KEY)) is not None
+        user, emptied = await store.find_key(hash_key(USER_KEY)), await store.find_key(hash_key(EMPTIED_KEY))
+        assert user is not None
+        assert emptied is not None
+        image = await store.load_vault(user.vault, model_id=MODEL)
+        assert image.memories == [memory(seq) for seq in range(1, MEMORIES + 1) if seq != 3]
+        assert sorted(image.vectors) == [seq for seq in range(1, MEMORIES) if seq != 3]
+        assert all(np.array_equal(found, vectors(seq)) for seq, found in image.vectors.items())
+        assert [row.exchange for row in image.inbox] == [exchange()]
+        assert (image.created_ms, image.next_seq, image.damaged) == (2, MEMORIES + 1, 0)
+        assert (await store.load_vault(emptied.vault, model_id=MODEL)).memories == []
+        assert await store.vaults_with_inbox() == [user.vault]
+    assert verify(data_dir, server_key=SERVER_KEY).findings == ()

@@ -1,0 +1,161 @@
+"""The index of a large vault: built beside the turns, kept on the disk, rebuilt when the disk lies."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from actors.embedder import open_embedder
+from actors.store.sqlite import open_store
+from actors.supervisor import Supervisor, open_supervisor
+from actors.vault_actor import VaultLimits
+from models.ids import VaultRef
+from models.memory import Exchange, ImportedVectors, Message
+from models.messages import Found, Page, Paged, Scope, Search, Stats, VaultStats
+from models.settings import VaultSettings
+from models.store_settings import StoreSettings
+from tests.fakes.embedding import HashEmbedding
+
+ENCODER = HashEmbedding()
+LIMITS = VaultLimits(hnsw_threshold=16)
+TEXTS = [f"word{number} stands alone in note {number}" for number in range(60)]
+
+
+class House:
+    def __init__(self, supervisor: Supervisor, vault: VaultRef) -> None:
+        self._supervisor = supervisor
+        self._vault = vault
+
+    async def remember(self, *messages: Message) -> None:
+        exchange = Exchange(messages=messages, source="import", accepted_ms=1_790_000_000_000)
+        with await self._supervisor.pin(self._vault) as pin:
+            await pin.submit([exchange]).wait_applied(timeout_s=10)
+
+    async def stats(self) -> VaultStats:
+        counted: VaultStats = await self._supervisor.ask(self._vault, Stats(), timeout_s=10)
+        return counted
+
+    async def wait_sealed(self) -> VaultStats:
+        """Until everything is embedded and nothing is left to build."""
+        with trio.fail_after(30):
+            while True:
+                counted = await self.stats()
+                if not counted.pending and counted.index["sealed"] and not counted.index["building"]:
+                    return counted
+
+    async def best(self, text: str) -> str:
+        vector = ENCODER.encode([text])[0].astype("<f4").tobytes()
+        query = Search(text="", vector=vector, scope=Scope(), limit=1, now_ms=0)
+        found: Found = await self._supervisor.ask(self._vault, query, timeout_s=10)
+        return found.hits[0].memory.content
+
+    async def page(self, after_seq: int, limit: int) -> Paged:
+        paged: Paged = await self._supervisor.ask(self._vault, Page(after_seq, limit), timeout_s=10)
+        return paged
+
+
+@asynccontextmanager
+async def open_house(data_dir: Path) -> AsyncIterator[House]:
+    async with (
+        open_store(data_dir, settings=StoreSettings(shards=1, ballast_bytes=0)) as store,
+        open_embedder(ENCODER) as embedder,
+        open_supervisor(store, embedder, VaultSettings(), LIMITS, drain_timeout_s=10) as supervisor,
+    ):
+        key_hash = b"k" * 32
+        principal = await store.find_key(key_hash)
+        if principal is None:
+            principal = await store.create_account(key_hash=key_hash, shown="mk_", created_ms=1)
+        yield House(supervisor, principal.vault)
+
+
+def snapshots(data_dir: Path) -> list[Path]:
+    return [path for path in (data_dir / "snap").rglob("*") if path.is_file()]
+
+
+async def wait_saved(data_dir: Path, house: House) -> None:
+    with trio.fail_after(30):
+        while not snapshots(data_dir):
+            await house.stats()
+
+
+async def fill(house: House) -> None:
+    await house.remember(*(Message(role="user", content=text) for text in TEXTS))
+    await house.wait_sealed()
+
+
+async def test_a_large_vault_is_sealed_and_answers_the_same(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await fill(house)
+        for text in TEXTS[::7]:
+            assert await house.best(text) == text
+
+
+async def test_segments_come_back_from_the_disk(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await fill(house)
+        await wait_saved(tmp_path, house)
+    async with open_house(tmp_path) as house:
+        assert (await house.stats()).index["sealed"] > 0
+        assert await house.best(TEXTS[3]) == TEXTS[3]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+async def test_a_damaged_snapshot_costs_a_rebuild_and_nothing_else(tmp_path: Path, damage: str) -> None:
+    async with open_house(tmp_path) as house:
+        await fill(house)
+        await wait_saved(tmp_path, house)
+    for path in snapshots(tmp_path):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes({"flipped": bytes(data), "cut": bytes(data[: len(data) // 2]), "empty": b""}[damage])
+    async with open_house(tmp_path) as house:
+        assert await house.best(TEXTS[5]) == TEXTS[5]
+        assert (await house.wait_sealed()).memories == len(TEXTS)
+
+
+async def test_imported_vectors_are_used_as_they_are(tmp_path: Path) -> None:
+    rows = np.zeros((1, ENCODER.dims), "<f2")
+    rows[0, 0] = 1
+    embedded = ImportedVectors(model_id=ENCODER.id, spans=((0, 5),), rows=rows.tobytes())
+    async with open_house(tmp_path) as house:
+        await house.remember(Message(role="user", content="other words", timestamp_ms=5, embedded=embedded))
+        assert (await house.stats()).pending == 0
+        paged = await house.page(0, 10)
+    assert paged.vectors == {1: rows.tobytes()}
+    assert paged.memories[0].spans == ((0, 5),)
+
+
+@pytest.mark.parametrize("spans", [((0, 50),), ((5, 2),), ((0, 3), (2, 5)), ()])
+async def test_vectors_that_do_not_fit_are_made_anew(tmp_path: Path, spans: tuple[tuple[int, int], ...]) -> None:
+    rows = np.ones((max(1, len(spans)), ENCODER.dims), "<f2").tobytes()
+    embedded = ImportedVectors(model_id=ENCODER.id, spans=spans, rows=rows)
+    async with open_house(tmp_path) as house:
+        await house.remember(Message(role="user", content="other words", timestamp_ms=5, embedded=embedded))
+        with trio.fail_after(10):
+            while (await house.stats()).pending:
+                pass
+        assert (await house.page(0, 10)).memories[0].spans == ((0, 11),)
+
+
+async def test_pages_cover_a_vault_once(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.remember(*(Message(role="user", content=text) for text in TEXTS))
+        seen: list[str] = []
+        after_seq = 0
+        while (page := await house.page(after_seq, 7)).memories:
+            seen += [memory.content for memory in page.memories]
+            after_seq = page.memories[-1].seq
+    assert seen == TEXTS
+
+
+async def test_importing_what_is_there_adds_nothing(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.remember(Message(role="user", content="said without a time"))
+        (memory,) = (await house.page(0, 1)).memories
+        await house.remember(Message(role="user", content=memory.content, timestamp_ms=memory.timestamp_ms))
+        assert (await house.stats()).memories == 1
