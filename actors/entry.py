@@ -5,6 +5,8 @@ Owns the mailbox, the count of crashes and the scope that the actor runs in. Dec
 
 from __future__ import annotations
 
+from collections import Counter
+
 import trio
 
 from actors.mailbox import Mailbox
@@ -20,6 +22,7 @@ class Entry:
         actor: the present incarnation.
         rows_sent: the last inbox row whose `Apply` went into the mailbox. It was committed before, so whatever hydrates
             later has found it in the store.
+        suspects: how often each inbox row was in hand when an incarnation crashed.
         scope: ends by erasure or by the deadline of the drain; no cancellation from outside reaches the actor.
         closed: nothing more enters the mailbox.
         gone: the entry is no longer in the table.
@@ -34,6 +37,7 @@ class Entry:
         "restarts",
         "rows_sent",
         "scope",
+        "suspects",
         "vault",
     )
 
@@ -43,6 +47,7 @@ class Entry:
         self.restarts = restarts
         self.actor: VaultActor | None = None
         self.rows_sent = 0
+        self.suspects = Counter[int]()
         self.quarantined_until_s: float | None = None
         self.scope = trio.CancelScope(shield=True)
         self.closed = trio.Event()

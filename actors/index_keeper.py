@@ -1,7 +1,7 @@
 """The large parts of a vault's index beside its turns: segments are built in a thread, and kept on the disk.
 
-Owns the build under way and the calls for snapshots. Must never look into the vault: it is handed jobs and segments, and
-posts what it built to the mailbox. Whatever fails here costs a rebuild, never a memory: the exact tail answers meanwhile.
+Owns the build under way and the calls for snapshots. Must never look into the vault: it is handed jobs and segments,
+and posts what it built to the mailbox. Whatever fails here costs a rebuild, never a memory: the exact tail answers.
 """
 
 from __future__ import annotations

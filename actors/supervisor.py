@@ -49,6 +49,7 @@ PIN_TIMEOUT_S = 10.0
 ERASE_TIMEOUT_S = 60.0
 RESUME_TIMEOUT_S = 60.0
 
+ADMISSION_RETRY_S = 0.1
 BUILDS_MAX = 1
 """Segments of indexes that are built at once: a build takes a core."""
 
@@ -230,17 +231,26 @@ class Supervisor:
         actor = entry.actor = VaultActor(
             entry.vault, entry.mailbox, self.store, self.embedder, self._limits, self._hydrations, self._builds,
             rows_sent=entry.rows_sent,
+            suspects=entry.suspects,
             applied=self._count,
             resized=lambda size_bytes: self._working_set.resize(entry.vault.number, size_bytes),
         )  # fmt: skip
         self._counters["hydrated"] += 1
         try:
+            await self._admission(entry)
             await actor.run()
         except Exception as error:  # the edge of one vault: its crash must not touch the others
             self._note_crash(entry, error)
             return False
         self._counters["passivated"] += 1
         return True
+
+    async def _admission(self, entry: Entry) -> None:
+        """Wait until memory is within its budget. Whoever asks meanwhile waits too, or is told to come again (503)."""
+        while self._working_set.full and len(self._entries) > 1 and not entry.closed.is_set():
+            self._passivate()
+            with trio.move_on_after(ADMISSION_RETRY_S):
+                await entry.closed.wait()
 
     def _count(self, applied: Applied) -> None:
         self._counters["stored"] += applied.stored
@@ -270,10 +280,13 @@ class Supervisor:
         """Passivate idle vaults, and the least recently used ones when memory is over its budget."""
         while True:
             await trio.sleep(SWEEP_INTERVAL_S)
-            victims = self._working_set.victims(trio.current_time(), idle=lambda number: self._entries[number].idle)
-            for number, reason in victims:
-                logger.debug("vault_passivating", extra={"vault": number, "reason": reason})
-                self._entries[number].close()
+            self._passivate()
+
+    def _passivate(self) -> None:
+        victims = self._working_set.victims(trio.current_time(), idle=lambda number: self._entries[number].idle)
+        for number, reason in victims:
+            logger.debug("vault_passivating", extra={"vault": number, "reason": reason})
+            self._entries[number].close()
 
     def _begin_drain(self, timeout_s: float) -> None:
         """Close every mailbox; what is still running at the deadline is cancelled. The store makes that safe."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.catalogue import Catalogue
-from actors.identity import Identity, KnownMessages, identity
 from actors.dense_leg import dense_match
+from actors.identity import Identity, KnownMessages, identity
 from actors.lexicon import Lexicon
 from actors.ranking import Ranked, RankQuery, is_relevant, rank
 from actors.segmented_index import THRESHOLD, SegmentedIndex
@@ -122,7 +122,7 @@ class Vault:
         self._next_seq = next_seq
 
     def load(self, memory: Memory, *, embedded: bool) -> None:
-        """Take in a memory that the store holds; its vectors follow (`fill`) if it has them all, else it awaits them."""
+        """Take in a memory that the store holds; its vectors follow (`fill`) if it has all, else it awaits them."""
         self._place(memory, tuple(tuple(terms(text)) for text in memory.chunk_texts()))
         if memory.spans and not embedded:
             self._await_embedding(memory.seq)

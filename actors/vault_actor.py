@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import logging
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
@@ -25,9 +25,10 @@ from actors.embedder import Embedder
 from actors.index_keeper import IndexKeeper
 from actors.mailbox import Envelope, Mailbox
 from actors.restart import retry_delays
-from actors.step_writer import StepWriter
-from actors.store.protocol import Vectors, VaultStore
 from actors.segmented_index import THRESHOLD
+from actors.slices import Pause
+from actors.step_writer import StepWriter
+from actors.store.protocol import VaultStore, Vectors
 from actors.vault import Analysis, TextsToEmbed, Vault, analyse, unanalysed, usable_vectors
 from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, StoreUnavailable
 from models.ids import VaultRef
@@ -53,11 +54,11 @@ from models.messages import (
 
 logger = logging.getLogger(__name__)
 
-SLICE_S = 0.008
-"""A turn that works longer than this lets other tasks run: one vault's upload must not stall the others."""
-
 OFFLOAD_CHARACTERS_MIN = 20_000
 """Texts longer than this are split and stemmed in a thread; below, the hop costs more than it saves."""
+
+POISON_CRASHES = 2
+"""Crashes with the same row in hand after which it is set aside, so that one row cannot close its vault for ever."""
 
 FILL_MEMORIES_MAX = 512
 """Memories whose vectors are put into the index at once, at hydration: well below a slice."""
@@ -99,6 +100,7 @@ class VaultActor:
         builds: trio.CapacityLimiter,
         *,
         rows_sent: int,
+        suspects: Counter[int],
         resized: Callable[[int], None],
         applied: Callable[[Applied], None],
     ) -> None:
@@ -108,6 +110,7 @@ class VaultActor:
             hydrations: how many vaults may load at once.
             builds: how many segments of indexes may be built at once.
             rows_sent: the last inbox row whose `Apply` went into the mailbox before this incarnation.
+            suspects: how often each inbox row was in hand when an earlier incarnation crashed; counted on here.
             resized: told the vault's size in bytes whenever it may have changed.
             applied: told what became of rows from the log.
         """
@@ -117,6 +120,7 @@ class VaultActor:
         self._embedder = embedder
         self._limits = limits
         self._hydrations = hydrations
+        self._suspects = suspects
         self._resized = resized
         self._applied = applied
         self._vault = Vault(
@@ -206,7 +210,7 @@ class VaultActor:
 
     async def _apply(self, rows: Iterable[InboxRow]) -> Applied:
         """Take rows in. One that hydration has read from the store is not taken twice, only reported."""
-        pause = _Pause()
+        pause = Pause()
         outcomes = [
             await self._take_in(row, pause)
             if row.row_id > self._read_through
@@ -222,7 +226,20 @@ class VaultActor:
         self._applied(total)
         return total
 
-    async def _take_in(self, row: InboxRow, pause: _Pause) -> Applied:
+    async def _take_in(self, row: InboxRow, pause: Pause) -> Applied:
+        """Make memories of a row, or set it aside, loudly, when it has brought the actor down again and again."""
+        if self._suspects[row.row_id] >= POISON_CRASHES:
+            logger.critical("row_set_aside", extra={"vault": self._ref.number, "row": row.row_id})
+            with trio.fail_after(STORE_TIMEOUT_S):
+                await self._store.set_aside(self._ref, [row.row_id])
+            return _NOTHING
+        try:
+            return await self._remember(row, pause)
+        except Exception:
+            self._suspects[row.row_id] += 1
+            raise
+
+    async def _remember(self, row: InboxRow, pause: Pause) -> Applied:
         """Make memories of one row's new messages, in slices."""
         new = self._vault.begin_row(row)
         chunks = 0
@@ -261,7 +278,7 @@ class VaultActor:
             await self._store.delete_memories(self._ref, seqs)
         if waiting.cancelled_caught:
             raise StoreUnavailable("The store did not delete the session in time; ask again until it is deleted.")
-        pause = _Pause()
+        pause = Pause()
         for seq in seqs:
             self._vault.forget(seq)
             await pause.after_slice()
@@ -296,7 +313,7 @@ class VaultActor:
         with trio.fail_after(STORE_TIMEOUT_S):
             image = await self._store.load_vault(self._ref, model_id=self._embedder.model_id)
         self._vault.begin(created_ms=image.created_ms, next_seq=image.next_seq)
-        pause = _Pause()
+        pause = Pause()
         for memory in image.memories:
             self._vault.load(memory, embedded=len(image.vectors.get(memory.seq, ())) == len(memory.spans))
             await pause.after_slice()
@@ -306,7 +323,7 @@ class VaultActor:
         self._read_through = max(self._read_through, self._vault.last_row_id)
         self._after_change()
 
-    async def _hydrate_index(self, vectors: Vectors, pause: _Pause) -> None:
+    async def _hydrate_index(self, vectors: Vectors, pause: Pause) -> None:
         """Segments from the disk first, then the vectors that they lack."""
         if len(vectors) > self._limits.hnsw_threshold:
             for segment in await self._keeper.load():
@@ -370,17 +387,3 @@ class VaultActor:
 
 
 _NOTHING = Applied(stored=0, duplicates=0, chunks=0)
-
-
-class _Pause:
-    """Lets other tasks run whenever a slice of work has lasted `SLICE_S`."""
-
-    __slots__ = ("_began_s",)
-
-    def __init__(self) -> None:
-        self._began_s = time.perf_counter()
-
-    async def after_slice(self) -> None:
-        if time.perf_counter() - self._began_s > SLICE_S:
-            await trio.lowlevel.checkpoint()
-            self._began_s = time.perf_counter()

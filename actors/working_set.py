@@ -42,6 +42,11 @@ class WorkingSet:
         if resident is not None:
             self.bytes_in_memory -= resident.size_bytes
 
+    @property
+    def full(self) -> bool:
+        """Whether the vaults in memory take more than the budget."""
+        return self.bytes_in_memory > self._memory_max_bytes
+
     def victims(self, now_s: float, *, idle: Callable[[VaultNumber], bool]) -> Iterator[tuple[VaultNumber, str]]:
         """Vaults to passivate now, with the reason: unused for `idle_timeout_s`, or over the budget, oldest first.
 

@@ -13,6 +13,7 @@ from actors.store.protocol import Directory, KeyRow
 from models.errors import InvalidRequest, NotFound, SetupError
 from models.ids import hash_key, mint_key, show_key
 from models.text import clean
+from models.version import VERSION
 
 KEY_NAME_CHARACTERS_MAX = 200
 
@@ -71,6 +72,8 @@ class Administration:
             SetupError: there is no account yet.
         """
         match command, arguments:
+            case "ping", {}:
+                return {"version": VERSION}
             case "keys.create", {"name": str(name)}:
                 return await self._create(name)
             case "keys.list", {}:

@@ -19,6 +19,7 @@ from router.components import Components
 from router.observe import describe_error, log_event
 from router.request_ids import current_request_id
 from router.routes.chat import chat_routes
+from router.routes.export import export_routes
 from router.routes.memory import memory_routes
 from router.routes.system import system_routes
 from router.wire_errors import error_body, error_headers, error_status
@@ -35,7 +36,7 @@ def create_app(components: Components) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None  # deadlines are ours, and streams have none
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = False
-    for routes in (system_routes, memory_routes, chat_routes):
+    for routes in (system_routes, memory_routes, export_routes, chat_routes):
         app.register_blueprint(routes(components))
     _add_error_handlers(app, components)
     _add_measurement(app, components)

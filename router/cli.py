@@ -1,4 +1,4 @@
-"""The command line: `memoryrouter serve|init|keys`, the same as `python -m router`.
+"""The command line: the program, its first commands and its errors; the same as `python -m router`.
 
 Owns stdout (results only; logs go to stderr), the exit codes and the words of an error that ends a command:
 one line, no traceback. Heavy imports happen inside the commands, so that `--help` answers at once.
@@ -8,39 +8,24 @@ Exit codes: 0 done, 1 a fault or a refused command, 2 a mistake in settings, arg
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from models.version import VERSION
+from router.command_options import CONFIG, DATA_DIR, EXIT_FAULT, EXIT_SETUP, JSON, load, print_json, run, with_store
+from router.operations import OPERATIONS
+from router.transfers import TRANSFERS
 
 if TYPE_CHECKING:
     from actors.store.protocol import Directory
     from models.errors import MemoryRouterError
     from models.settings import Settings
-
-Result = TypeVar("Result")
-
-EXIT_FAULT = 1
-EXIT_SETUP = 2
-
-_CONFIG = click.option(
-    "--config", type=click.Path(path_type=Path), help="Configuration file; ./config.toml unless given."
-)
-_DATA_DIR = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    default=Path("data"),
-    help="Data directory; ./data unless given.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,13 +35,13 @@ def program() -> None:
 
 
 @program.command()
-@_CONFIG
-@_DATA_DIR
+@CONFIG
+@DATA_DIR
 @click.option("--host", help="Address to listen on; overrides server.host.")
 @click.option("--port", type=int, help="Port to listen on; overrides server.port.")
 def serve(config: Path | None, data_dir: Path, host: str | None, port: int | None) -> None:
     """Run the server. The first start creates the account and prints its key once."""
-    settings = _load(config, {"server.host": host, "server.port": port})
+    settings = load(config, {"server.host": host, "server.port": port})
     from models.settings_loading import missing_provider_keys
     from router.observe import log_event
 
@@ -64,25 +49,25 @@ def serve(config: Path | None, data_dir: Path, host: str | None, port: int | Non
         log_event("provider_key_missing", level=logging.WARNING, reason=sentence)
     from router import service
 
-    _run(partial(service.serve, settings, data_dir=data_dir, announce=_print_account_key))
+    run(partial(service.serve, settings, data_dir=data_dir, announce=_print_account_key))
 
 
 @program.command()
-@_CONFIG
-@_DATA_DIR
-@_JSON
+@CONFIG
+@DATA_DIR
+@JSON
 def init(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Create the data directory with its account, and print the account key once."""
-    settings = _load(config)
+    settings = load(config)
     from router.admin import create_account
     from router.components import wall_clock_ms
 
     async def create(directory: Directory) -> str:
         return await create_account(directory, created_ms=wall_clock_ms())
 
-    key = _run(partial(_with_store, settings, data_dir, create))
+    key = run(partial(with_store, settings, data_dir, create))
     if as_json:
-        _print_json({"account_key": key})
+        print_json({"account_key": key})
     else:
         _print_account_key(key)
 
@@ -94,27 +79,27 @@ def keys() -> None:
 
 @keys.command("create")
 @click.argument("name")
-@_CONFIG
-@_DATA_DIR
-@_JSON
+@CONFIG
+@DATA_DIR
+@JSON
 def create_key(name: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Create a user key with a vault of its own. The key is shown once."""
     created = _administer(config, data_dir, "keys.create", {"name": name})
     if as_json:
-        _print_json(created)
+        print_json(created)
     else:
         click.echo(f"key: {created['key']}")
 
 
 @keys.command("list")
-@_CONFIG
-@_DATA_DIR
-@_JSON
+@CONFIG
+@DATA_DIR
+@JSON
 def list_keys(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """List all keys, oldest first. Only the first characters of a key are known."""
     rows = _administer(config, data_dir, "keys.list", {})["keys"]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         state = f"revoked {row['revoked_at']}" if row["revoked_at"] else "live"
@@ -124,8 +109,8 @@ def list_keys(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
 
 @keys.command("revoke")
 @click.argument("number", type=int)
-@_CONFIG
-@_DATA_DIR
+@CONFIG
+@DATA_DIR
 def revoke_key(number: int, config: Path | None, data_dir: Path) -> None:
     """Make the key with this NUMBER (see `keys list`) invalid at once. Its vault is kept."""
     _administer(config, data_dir, "keys.revoke", {"number": number})
@@ -133,16 +118,20 @@ def revoke_key(number: int, config: Path | None, data_dir: Path) -> None:
 
 
 @keys.command("replace-account-key")
-@_CONFIG
-@_DATA_DIR
-@_JSON
+@CONFIG
+@DATA_DIR
+@JSON
 def replace_account_key(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Revoke the account key and print a new one for the same account and vault."""
     replaced = _administer(config, data_dir, "keys.replace-account-key", {})
     if as_json:
-        _print_json(replaced)
+        print_json(replaced)
     else:
         _print_account_key(replaced["account_key"])
+
+
+for command in (*OPERATIONS, *TRANSFERS):
+    program.add_command(command)
 
 
 # --- how commands run ---
@@ -205,25 +194,9 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
-def _load(config: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
-    """The settings that hold for this command; from here on logs go where they say."""
-    from models.settings_loading import load_settings
-    from router.observe import configure_logging
-
-    settings = load_settings(config, os.environ, overrides=overrides)
-    configure_logging(settings.log)
-    return settings
-
-
-def _run(command: Callable[[], Awaitable[Result]]) -> Result:
-    import trio
-
-    return trio.run(command)
-
-
 def _administer(config: Path | None, data_dir: Path, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Do an operator's command through the running server if there is one, else on the data directory."""
-    return _run(partial(_perform, _load(config), data_dir, command, arguments))
+    return run(partial(_perform, load(config), data_dir, command, arguments))
 
 
 async def _perform(settings: Settings, data_dir: Path, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -243,22 +216,8 @@ async def _perform(settings: Settings, data_dir: Path, command: str, arguments: 
     async def perform(directory: Directory) -> dict[str, Any]:
         return await Administration(directory, now_ms=wall_clock_ms).perform(command, arguments)
 
-    return await _with_store(settings, data_dir, perform)
-
-
-async def _with_store(settings: Settings, data_dir: Path, use: Callable[[Directory], Awaitable[Result]]) -> Result:
-    from actors.store.sqlite import open_store
-
-    key_file = settings.store.server_key_file
-    async with open_store(
-        data_dir, settings=settings.store, server_key_file=Path(key_file) if key_file else None
-    ) as store:
-        return await use(store)
+    return await with_store(settings, data_dir, perform)
 
 
 def _print_account_key(key: str) -> None:
     click.echo(f"account key: {key}")
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value))

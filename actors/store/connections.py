@@ -126,7 +126,7 @@ def one_row(connection: apsw.Connection, statement: str, bindings: tuple[Any, ..
 
 @contextmanager
 def writing(path: Path, *, may_create: bool = False) -> Iterator[apsw.Connection]:
-    """The writing connection for a short job. Leaving copies the WAL into the file; after an error the file is left alone.
+    """The writing connection for a short job. Leaving copies the WAL into the file, an error leaves it alone.
 
     After a failed sync the same handle must not sync again, which SQLite would do while it closes the last connection.
     """

@@ -173,7 +173,7 @@ def commits_of(connection: apsw.Connection) -> int:
 
 @contextmanager
 def prepared(path: Path, migrations: Sequence[Migration], *, now_ms: int) -> Iterator[apsw.Connection]:
-    """A file at the newest schema. Leaving sets its counter and empties its WAL, so that a cut shredding is complete."""
+    """A file at the newest schema. Leaving sets its counter, and empties its WAL: a cut shredding is complete then."""
     with writing(path, may_create=True) as connection:
         migrate(connection, migrations, now_ms=now_ms)
         yield connection

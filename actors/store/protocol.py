@@ -139,6 +139,13 @@ class VaultStore(Protocol):
             NotFound: the vault does not exist (any more).
         """
 
+    async def set_aside(self, vault: VaultRef, row_ids: Sequence[int]) -> None:
+        """Take inbox rows out of the way without deleting them: nobody can take them in.
+
+        Raises:
+            StorageFull, StoreUnavailable: they are still in the inbox.
+        """
+
     async def load_page(self, vault: VaultRef, page: Page, *, model_id: str) -> Paged:
         """Materialised memories in the order of their seqs, behind `page.after_seq`, at most `page.limit`.
 

@@ -149,13 +149,19 @@ class SqliteStore(SqliteDirectory):
         if not damaged.inbox:
             return
 
-        def work(batch: Batch) -> None:
-            sql.set_aside(batch, vault.number, damaged.inbox, now_ms=self._now_ms())
-
         try:
-            await self._shard(vault).committer.run(Ticket(work, rows=len(damaged.inbox)))
+            await self.set_aside(vault, damaged.inbox)
         except MemoryRouterError as error:  # they stay where they are until the next load
             _log.error("vault %d: damaged inbox rows were not set aside: %s", vault.number, error.code)
+
+    async def set_aside(self, vault: VaultRef, row_ids: Sequence[int]) -> None:
+        """Take inbox rows out of the way; see the protocol."""
+        doomed = tuple(row_ids)
+
+        def work(batch: Batch) -> None:
+            sql.set_aside(batch, vault.number, doomed, now_ms=self._now_ms())
+
+        await self._shard(vault).committer.run(Ticket(work, rows=len(doomed)))
 
     async def materialise(self, vault: VaultRef, step: Materialisation) -> None:
         """Turn inbox rows into memories and embeddings, in one transaction; see the protocol."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,6 +81,7 @@ async def running(
             trio.CapacityLimiter(1),
             trio.CapacityLimiter(1),
             rows_sent=rows_sent,
+            suspects=Counter(),
             resized=sizes.append,
             applied=lambda _: None,
         )

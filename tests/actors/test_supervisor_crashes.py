@@ -14,8 +14,9 @@ from models.errors import (
     VaultQuarantined,
     VaultUnavailable,
 )
+from models.memory import Exchange, Message
 from models.messages import Barrier
-from tests.actors.house import crash, exchange, open_house, quarantine
+from tests.actors.house import NOW_MS, crash, exchange, open_house, quarantine
 
 
 async def test_a_crash_is_told_loses_nothing_and_touches_no_other_vault(
@@ -210,3 +211,22 @@ async def test_a_vault_that_cannot_be_loaded_leaves_when_nobody_asks_for_it(
         assert house.supervisor.statistics()["live"] == 0
         del house.store.refusing["load_vault"]
         assert (await house.stats(vault)).memories == 0
+
+
+async def test_a_row_that_brings_its_vault_down_twice_is_set_aside(autojump_clock: MockClock) -> None:
+    """A time beyond int64 stands for a bug that nobody foresaw; routes refuse it."""
+    async with open_house() as house:
+        vault = await house.new_vault()
+        poisoned = Exchange(
+            messages=(Message(role="user", content="odd", timestamp_ms=2**63),), source="ingest", accepted_ms=NOW_MS
+        )
+        await house.remember(vault, "a pear")
+        with await house.supervisor.pin(vault) as pin:
+            receipt = pin.submit([poisoned])
+            with pytest.raises(VaultUnavailable):
+                await receipt.wait_applied(timeout_s=5)
+        await house.remember(vault, "an apple")
+        assert sorted(await house.found(vault)) == ["a pear", "an apple"]
+        assert house.supervisor.statistics()["quarantined"] == 0
+        await wait_all_tasks_blocked()
+        assert sorted(house.stored(vault)) == ["a pear", "an apple"]

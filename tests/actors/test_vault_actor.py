@@ -11,7 +11,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors import vault_actor
 from actors.vault_actor import LifeCycle
 from models.errors import (
     DeadlineExceeded,
@@ -200,7 +199,7 @@ async def test_a_long_turn_lets_other_tasks_run(
 ) -> None:
     """Slices are counted over the whole turn: many small rows are as much work as one large row."""
     milliseconds = itertools.count()
-    monkeypatch.setattr(vault_actor, "time", SimpleNamespace(perf_counter=lambda: next(milliseconds) / 1000))
+    monkeypatch.setattr(slices, "time", SimpleNamespace(perf_counter=lambda: next(milliseconds) / 1000))
     steps = 0
 
     async def others() -> None:

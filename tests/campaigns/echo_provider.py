@@ -53,7 +53,7 @@ async def _serve(stream: trio.SocketStream) -> None:
         return  # the server was killed, or its client left
 
 
-async def _answer(stream: trio.SocketStream, asked: str, streamed: bool) -> None:  # noqa: FBT001
+async def _answer(stream: trio.SocketStream, asked: str, streamed: bool) -> None:
     reply = reply_to(asked)
     if not streamed:
         body = chat_reply(reply)

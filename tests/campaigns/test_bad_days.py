@@ -46,16 +46,9 @@ class SmallDisk:
         """Take all the room that is left."""
         with self._filler.open("ab", buffering=0) as file:
             for size_bytes in (1 << 20, 1 << 12, 1):
-                self._append(file.fileno(), bytes(size_bytes))
-
-    @staticmethod
-    def _append(descriptor: int, data: bytes) -> None:
-        while True:
-            try:
-                os.write(descriptor, data)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-                return
+                with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                    while True:
+                        os.write(file.fileno(), bytes(size_bytes))
 
     def make_room(self) -> None:
         """Give it back."""

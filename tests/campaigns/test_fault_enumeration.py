@@ -8,7 +8,7 @@ every run; MEMORYROUTER_TEST_LONG=1 leaves nothing out.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,13 +21,13 @@ from models.ids import VaultRef, hash_key
 from models.store_settings import StoreSettings
 from tests.actors.store.samples import MODEL, memory, new_account, new_vault, step, stored, texts_of
 from tests.campaigns.moments import LONG
-from tests.fakes.disk import Cut, FaultyDisk, Fate, Recording
+from tests.fakes.disk import Cut, Fate, FaultyDisk, Recording
 
 SETTINGS = StoreSettings(shards=1, ballast_bytes=0, scrub_interval_s=0)
 KEPT, DOOMED = "mk_kept", "mk_doomed"
 SIDE_FILES = ("hwm/meta", "hwm/shard-00", "erasure.log", "server.key")
-STRIDE_OF_CUTS = 1 if LONG else 9
-STRIDE_OF_FAULTS = 1 if LONG else 11
+STRIDE_OF_CUTS = 1 if LONG else 5
+STRIDE_OF_FAULTS = 1 if LONG else 7
 
 
 class Promises(msgspec.Struct, frozen=True):

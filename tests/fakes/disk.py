@@ -109,6 +109,13 @@ class FaultyDisk(apsw.VFS):
             raise apsw.IOError("a failing disk")
         return fate
 
+    def _decide_sync(self, path: str) -> None:
+        if self.syncs_to_fail:
+            self.syncs_to_fail -= 1
+            self.failed_syncs += 1
+            raise apsw.IOError("the disk failed to sync")
+        self._decide("sync", path)
+
     def _done(self, kind: Kind, path: str, offset: int = 0, data: bytes = b"") -> None:
         if self.recording is not None:
             self.recording.note(Operation(self.operations, kind, path, offset, data))
@@ -145,13 +152,9 @@ class _File(apsw.VFSFile):
     def xSync(self, flags: int) -> None:  # noqa: N802  # SQLite's name
         self._disk.used_after_failure += self._failed
         try:
-            self._disk._decide("sync", self._path)
-            if self._disk.syncs_to_fail:
-                self._disk.syncs_to_fail -= 1
-                raise apsw.IOError("the disk failed to sync")
+            self._disk._decide_sync(self._path)
         except apsw.IOError:
             self._failed = True
-            self._disk.failed_syncs += 1
             raise
         self._disk._done("sync", self._path)  # that is all: a recording tells what is durable, no test waits for a disk
 

@@ -156,6 +156,13 @@ class MemoryStore:
 
         await self._put(Ticket(work)).wait()
 
+    async def set_aside(self, vault: VaultRef, row_ids: Sequence[int]) -> None:
+        def work(_: Batch) -> None:
+            for row_id in row_ids:
+                self.disk.vault(vault).inbox.pop(row_id, None)
+
+        await self._put(Ticket(work)).wait()
+
     async def load_page(self, vault: VaultRef, page: Page, *, model_id: str) -> Paged:
         image = await self.load_vault(vault, model_id=model_id)
         behind = [

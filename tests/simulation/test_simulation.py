@@ -45,13 +45,15 @@ def simulate(seed: int) -> World:
 async def run_lives(world: World, log: CrashLog) -> None:
     for number in range(LIVES):
         async with world.open_life() as life:
+            log.crashes = log.poisonings = 0
             if number == 0:
                 await world.settle_in(life)
             else:
                 faults = await world.compare(life)
                 assert not faults, f"after life {number}:{story(faults)}"
             await live(world, life, last=number == LIVES - 1)
-            assert log.crashes == log.poisonings, "an actor crashed by itself"
+            killed = life.ended.cancel_called  # then the store failed under the actors
+            assert killed or log.crashes == log.poisonings, "an actor crashed by itself"
             if number == LIVES - 1:
                 await world.check_quiet(life)
                 faults = await world.compare(life)

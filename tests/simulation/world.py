@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ from tests.fakes.store import MemoryStore
 NAMES = ("anna", "ben", "carla", "dora")
 BEGAN_MS = 1_700_000_000_000
 ASK_TIMEOUT_S = 60.0
-QUIET_S = 60.0
+QUIET_S = 300.0
 """After this long without clients and weather everything is embedded, written out, and let go."""
 
 
@@ -117,9 +117,15 @@ class World:
             mailbox_messages_max=4, exchanges_max=3, idle_timeout_s=5, residency_min_s=1, memory_max_bytes=60_000,
             quarantine_s=5,
         )  # fmt: skip
+        pauses = random.Random(self.random.random())
+
+        async def encode(function: Callable[..., Any], *args: Any, limiter: object = None) -> Any:
+            await trio.sleep(pauses.choice((0, 0.01, 2)))
+            return await run_inline(function, *args)
+
         try:
             async with (
-                open_embedder(HashEmbedding(), batch_texts_max=4, bulk_max=3, offload=run_inline) as embedder,
+                open_embedder(HashEmbedding(), batch_texts_max=4, bulk_max=3, offload=encode) as embedder,
                 open_supervisor(store, embedder, vaults, VaultLimits(), drain_timeout_s=10) as supervisor,
             ):
                 yield Life(store, embedder, supervisor)

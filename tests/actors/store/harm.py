@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -42,14 +43,19 @@ def captured(data_dir: Path) -> dict[str, bytes]:
     }
 
 
-def change(database: Path, statement: str, *bindings: object) -> int:
-    """Change a database behind the store's back; how many rows that were."""
+def change(database: Path, statement: str, *bindings: int) -> int:
+    """Change a database behind the store's back, with `flip` for a body; how many rows that were."""
     connection = open_writer(database)
-    connection.create_scalar_function("flip", lambda body: bytes([*body[:-5], body[-5] ^ 4, *body[-4:]]), 1)
-    connection.execute(statement, tuple(bindings))  # type: ignore[arg-type]  # tests bind what they know
+    connection.create_scalar_function("flip", _flipped, 1)
+    connection.execute(statement, bindings)
     changed = connection.changes()
     connection.close()
     return changed
+
+
+def _flipped(*arguments: Any) -> Any:
+    (body,) = arguments
+    return bytes([*body[:-5], body[-5] ^ 4, *body[-4:]])
 
 
 def query(database: Path, statement: str, *bindings: object) -> list[tuple[object, ...]]:

@@ -43,6 +43,7 @@ async def test_a_damaged_memory_is_left_out_and_kept(tmp_path: Path, caplog: pyt
 async def test_a_damaged_inbox_row_is_set_aside_for_good(tmp_path: Path) -> None:
     vault, shard = await prepared(tmp_path)
     ((row_id, body),) = query(shard, "SELECT id, body FROM inbox ORDER BY id LIMIT 1 OFFSET 1")
+    assert isinstance(row_id, int)
     change(shard, "UPDATE inbox SET body = flip(body) WHERE id = ?", row_id)
     ((damaged_body,),) = query(shard, "SELECT body FROM inbox WHERE id = ?", row_id)
     assert damaged_body != body

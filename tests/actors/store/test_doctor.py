@@ -10,6 +10,7 @@ import pytest
 from actors.store import doctor
 from actors.store.counter import write_counter
 from actors.store.doctor import Report, verify
+from actors.store.seal import write_key_file
 from actors.store.sqlite import open_store
 from models.errors import SetupError
 from models.ids import VaultRef
@@ -144,7 +145,7 @@ HARMS: dict[str, tuple[Callable[[Path, VaultRef], object], str, bool]] = {
     ),
     "restore": (lambda data, _: (data / "restore.ready").mkdir(), "A restore was interrupted", False),
     "rotation": (
-        lambda data, _: (data / "server.key.new").write_bytes(bytes(32)) and (data / "server.key.new").chmod(0o600),
+        lambda data, _: write_key_file(data / "server.key.new", bytes(32)),
         "exchange of the server key was interrupted",
         False,
     ),

@@ -105,7 +105,7 @@ async def test_the_wrong_key_and_a_directory_in_use_are_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("committed", [False, True])
-async def test_of_two_key_files_the_one_that_opens_stays(tmp_path: Path, committed: bool) -> None:  # noqa: FBT001
+async def test_of_two_key_files_the_one_that_opens_stays(tmp_path: Path, committed: bool) -> None:
     """The two states that a crash can leave: before the transaction, and after it but before the rename."""
     vaults = await prepared(tmp_path)
     key, waiting = tmp_path / "server.key", new_key_path(tmp_path / "server.key")

@@ -82,7 +82,7 @@ def in_clear(data_dir: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("reopened", [False, True])
-async def test_no_file_of_afterwards_opens_a_row_of_before(tmp_path: Path, reopened: bool) -> None:  # noqa: FBT001
+async def test_no_file_of_afterwards_opens_a_row_of_before(tmp_path: Path, reopened: bool) -> None:
     data_dir = tmp_path / "data"
     async with open_store(data_dir, settings=SETTINGS) as store:
         await new_account(store)

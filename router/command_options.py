@@ -1,0 +1,94 @@
+"""What the commands share: their common options, and how they load settings, run and print.
+
+Owns the exit codes. Heavy imports happen inside the functions, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from actors.store.protocol import Directory
+    from models.settings import Settings
+
+Result = TypeVar("Result")
+
+EXIT_FAULT = 1
+EXIT_SETUP = 2
+
+CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path), help="Configuration file; ./config.toml unless given."
+)
+DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    help="Data directory; ./data unless given.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def load(config: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
+    """The settings that hold for this command; from here on logs go where they say."""
+    from models.settings_loading import load_settings
+    from router.observe import configure_logging
+
+    settings = load_settings(config, os.environ, overrides=overrides)
+    configure_logging(settings.log)
+    return settings
+
+
+def run(command: Callable[[], Awaitable[Result]]) -> Result:
+    """Run a command's async part."""
+    import trio
+
+    return trio.run(command)
+
+
+def server_key_file(settings: Settings) -> Path | None:
+    """Where the server's key is, if not in the data directory."""
+    return Path(settings.store.server_key_file) if settings.store.server_key_file else None
+
+
+async def with_store(settings: Settings, data_dir: Path, use: Callable[[Directory], Awaitable[Result]]) -> Result:
+    """Do something with the store of a data directory that no server uses."""
+    from actors.store.sqlite import open_store
+
+    async with open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store:
+        return await use(store)
+
+
+def print_json(value: object) -> None:
+    """Print a result as one line of JSON."""
+    click.echo(json.dumps(value))
+
+
+class Progress:
+    """How far a long command is: one line on stderr that overwrites itself, only on a terminal."""
+
+    def __init__(self, done: str) -> None:
+        """Begin.
+
+        Args:
+            done: what is being done, as in "exported".
+        """
+        self._done = done
+        self._shown = sys.stderr.isatty()
+
+    def show(self, count: int, total: int | None = None) -> None:
+        """Say how many memories are through."""
+        if self._shown:
+            of_total = "" if total is None else f" of {max(count, total)}"
+            click.echo(f"\r{self._done} {count}{of_total} memories", err=True, nl=False)
+
+    def end(self) -> None:
+        """The last figure stays."""
+        if self._shown:
+            click.echo("", err=True)

@@ -1,0 +1,125 @@
+"""`GET /v1/memory/export` and `POST /v1/memory/import`: one vault as a file, and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+
+from quart import Blueprint, Response, request
+from quart.wrappers.response import ResponseBody
+
+from models.errors import Forbidden, InvalidRequest
+from models.exports import CONTENT_TYPE
+from models.ids import parse_session_id
+from router.components import Components
+from router.exporting import ExportStream, import_messages, open_export, parse_export
+from router.options import whole_number
+from router.request_ids import current_request_id
+from router.requests import json_response, offload, read_body, read_caller, read_options
+
+PAGE_TIMEOUT_S = 60.0
+"""For one page, with hydrating the vault before the first."""
+
+SEQ_MAX = 2**53 - 1
+_FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
+
+
+def export_routes(components: Components) -> Blueprint:
+    """The blueprint of export and import."""
+    routes = Blueprint("export", __name__)
+    api = _ExportApi(components)
+    routes.get("/v1/memory/export")(api.export_vault)
+    routes.post("/v1/memory/import")(api.import_vault)
+    return routes
+
+
+class _ExportApi:
+    """The handlers, over the components."""
+
+    def __init__(self, components: Components) -> None:
+        self._parts = components
+
+    async def export_vault(self) -> Response:
+        """The caller's vault, or one session of it, as JSON lines; see `models.exports`."""
+        caller = await read_caller(self._parts)
+        caller.require_unsuffixed()
+        options = read_options(self._parts, caller, {})
+        if not options.access.read:
+            raise Forbidden("This request may not read.", hint="Send it without a memory mode.")
+        stream = await open_export(
+            self._parts.supervisor,
+            caller.principal.vault,
+            model_id=self._parts.embedder.model_id,
+            dims=self._parts.embedder.dims,
+            now_ms=self._parts.now_ms(),
+            after_seq=whole_number(request.args.get("after") or 0, "after", 0, SEQ_MAX),
+            session_id=parse_session_id(request.args.get("session_id")) or options.session_id,
+            vectors=_flag("vectors"),
+            timeout_s=PAGE_TIMEOUT_S,
+        )
+        response = Response(_ExportBody(stream), content_type=CONTENT_TYPE)
+        response.headers["cache-control"] = "no-store"
+        response.headers["x-accel-buffering"] = "no"
+        response.timeout = None  # of a large vault; every page has its own
+        return response
+
+    async def import_vault(self) -> Response:
+        """Store what the vault does not know of an export, all or none. 200 means durable and findable by words."""
+        caller = await read_caller(self._parts)
+        options = read_options(self._parts, caller, {})
+        if not options.access.write:
+            raise Forbidden("This key or request may not write.", hint="Send the key without :read or :off.")
+        body = await read_body(self._parts)
+        messages = await offload(self._parts, len(body), parse_export, body, limits=self._parts.settings.memory)
+        applied = await import_messages(
+            self._parts.supervisor,
+            caller.principal.vault,
+            messages,
+            now_ms=self._parts.now_ms(),
+            request_id=current_request_id(),
+        )
+        return json_response(
+            {
+                "status": "complete",
+                "memoryKey": caller.principal.shown,
+                "vault": "core",
+                "stats": {
+                    "inputItems": len(messages),
+                    "chunks": applied.chunks,
+                    "stored": applied.stored,
+                    "duplicates": applied.duplicates,
+                    "failed": 0,
+                    "total": len(messages),
+                    "processed": len(messages),
+                },
+                "message": f"Stored {applied.stored} memories.",
+            }
+        )
+
+
+def _flag(name: str) -> bool:
+    flag = _FLAGS.get(request.args.get(name, "").strip().lower())
+    if flag is None:
+        raise InvalidRequest(f"{name} must be true or false.", field=name)
+    return flag
+
+
+class _ExportBody(ResponseBody):
+    """An export as a Quart response body."""
+
+    def __init__(self, stream: ExportStream) -> None:
+        self._stream = stream
+
+    async def __aenter__(self) -> _ExportBody:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing: the stream holds nothing open."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream
