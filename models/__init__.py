@@ -1,7 +1,7 @@
 """What things are: data types, settings, errors, text functions, the embedding model. No concurrency, no network.
 
-Numpy's BLAS gets one thread here, before anything imports numpy: its own pool spins against ONNX Runtime's and the event
-loop's. On two cores, eight clients asking `prepare` at once got 22 answers a second with it (`bench/prepare_latency.py`).
+Numpy's BLAS gets one thread here, before anything imports numpy: its own pool spins against ONNX Runtime's and the
+event loop's. On two cores, eight clients asking `prepare` at once got less than half of the answers with it.
 """
 
 from __future__ import annotations

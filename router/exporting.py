@@ -164,9 +164,7 @@ def parse_export(body: bytes, *, limits: MemorySettings) -> list[ImportedMessage
     return [message for message in messages if message.message.content]
 
 
-def _message_of(
-    number: int, memory: ExportedMemory, header: ExportHeader, limits: MemorySettings
-) -> ImportedMessage:
+def _message_of(number: int, memory: ExportedMemory, header: ExportHeader, limits: MemorySettings) -> ImportedMessage:
     if len(memory.content) > limits.content_max_chars:
         raise TooLarge(f"Line {number}: content may have at most {limits.content_max_chars} characters.")
     content = clean(memory.content)

@@ -32,7 +32,7 @@ SEAMS = {
     "hypercorn": r"router/server\.py",
     "quart": r"router/(app|streaming|requests|request_ids)\.py|router/routes/.*",
     "quart_trio": r"router/app\.py",
-    "click": r"router/cli\.py",
+    "click": r"router/(cli|operations|command_options)\.py",
     "hnswlib": r"actors/segments\.py",
     "apsw": r"actors/store/.*",
     "cryptography": r"actors/store/.*",
@@ -40,6 +40,8 @@ SEAMS = {
     "tokenizers": r"models/(embedding\w*|model_files)\.py",
     "onnx": r"models/(embedding\w*|model_files)\.py",
 }
+
+COMMAND_LINE = {"router/cli.py", "router/operations.py", "router/command_options.py"}
 
 # Scopes of actors: the supervisor gives them all one deadline when it drains.
 SHIELDS_ENDED_BY_THE_DRAIN = {"actors/entry.py"}
@@ -278,8 +280,8 @@ def lifetimes_are_our_own(module: Module) -> Iterator[str]:
 
 
 def stdout_belongs_to_the_command_line(module: Module) -> Iterator[str]:
-    """Only `router/cli.py` prints, since scripts read what it prints; a module run as a program of its own may too."""
-    if module.folder not in LAYERS or module.path == "router/cli.py":
+    """Only the command line prints, since scripts read what it prints; a module run as a program of its own may too."""
+    if module.folder not in LAYERS or module.path in COMMAND_LINE:
         return
     for statement in module.tree.body:
         if isinstance(statement, ast.If) and "__main__" in ast.unparse(statement.test):

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actors import slices
 from actors.vault_actor import LifeCycle
 from models.errors import (
     DeadlineExceeded,
