@@ -29,7 +29,7 @@ from models.exports import (
     lines_of,
 )
 from models.ids import VaultRef, parse_session_id
-from models.memory import Exchange, ImportedVectors, Message
+from models.memory import Exchange, ImportedVectors, Memory, Message
 from models.messages import Applied, Page, Paged, Stats, VaultStats
 from models.settings import MemorySettings
 from models.text import clean
@@ -100,13 +100,16 @@ class ExportStream:
             vectors=self._vectors,
         )
         paged: Paged = await self._supervisor.ask(self._vault, page, timeout_s=self._timeout_s)
-        piece = b"".join(
-            self._writer.memory(exported(memory, paged.vectors.get(memory.seq))) for memory in paged.memories
-        )
+        piece = b"".join(self._line(memory, paged.vectors.get(memory.seq, b"")) for memory in paged.memories)
         self._ended = len(paged.memories) < self._limit
         self._pieces.append(piece + self._writer.end() if self._ended else piece)
         smaller = len(piece) > PAGE_BYTES
         self._limit = max(PAGE_MEMORIES_MIN, min(PAGE_MEMORIES_MAX, self._limit // 2 if smaller else self._limit * 2))
+
+    def _line(self, memory: Memory, vectors: bytes) -> bytes:
+        """A memory's line. Vectors that a crash left incomplete stay out, since an import would refuse them."""
+        complete = len(vectors) == len(memory.spans) * self.header.dims * VECTOR_ITEM_BYTES
+        return self._writer.memory(exported(memory, vectors if complete else None))
 
 
 async def open_export(

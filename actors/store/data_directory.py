@@ -225,6 +225,8 @@ def rotate_server_key(
                 raise SetupError(damage.message, hint=damage.hint)
             with prepared(meta_path, META_MIGRATIONS, now_ms=now_ms) as meta:
                 path = server_key_path(data_dir, server_key_file)
-                return exchange_server_key(meta, path, given=server_key, new_secret=new_server_key)
+                rotation = exchange_server_key(meta, path, given=server_key, new_secret=new_server_key)
+            sync_directory(data_dir)  # the WAL is gone for good, and the old wrapped keys with it
+            return rotation
         except (apsw.Error, OSError) as error:
             raise SetupError(f"The server key could not be exchanged: {error}.") from error

@@ -140,8 +140,8 @@ def examine_shard(
             findings.append(Finding("note", name, what, "A repair removes them.", repairable=True))
         aside = one_row(connection, "SELECT count(*) FROM damaged_inbox")[0] if schema_version(connection) > 1 else 0
         if aside:
-            what = f"{aside} damaged inbox rows were set aside."
-            findings.append(Finding("warning", name, what, "They are kept; a backup may hold them whole."))
+            what = f"{aside} inbox rows were set aside: damaged ones, and ones that no vault could take in."
+            findings.append(Finding("warning", name, what, "They are kept; a backup may hold damaged ones whole."))
         if find_vault is not None:
             for table in Table:
                 rows[table.name.lower()] = _verify_rows(name, connection, table, find_vault, findings)

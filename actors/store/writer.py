@@ -216,22 +216,21 @@ class Writer:
         """Empty the WAL now, or, while readers hold it for too long, leave `truncate_owed` set."""
         self.truncate_owed = True
         self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE, busy_timeout_ms=BUSY_TIMEOUT_MS)
-        if not self.truncate_owed:
-            self._sync_wal()
         if self.truncate_owed:
             _log.critical("%s: the WAL still holds what was erased; trying again every second", self._name)
 
-    def _sync_wal(self) -> None:
+    def _has_synced_wal(self, connection: apsw.Connection) -> bool:
         """SQLite does not sync what it truncates: a power cut could bring the erased bytes back."""
         try:
-            descriptor = os.open(self.connected().filename_wal, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(connection.filename_wal, os.O_RDWR | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        except (apsw.Error, OSError, ShardDamaged) as error:
-            _log.error("%s: the emptied WAL cannot be synced: %s", self._name, type(error).__name__)
-            self.truncate_owed = True
+        except OSError as error:
+            _log.error("%s: the emptied WAL cannot be synced: %s", self._name, error.strerror)
+            return False
+        return True
 
     def checkpoint(self, mode: int, *, busy_timeout_ms: int = 0) -> None:
         """Copy the WAL into the database. A failure costs nothing durable; the next call tries again."""
@@ -266,7 +265,7 @@ class Writer:
             return
         if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
             self.wal_bytes = 0
-            self.truncate_owed = False
+            self.truncate_owed = self.truncate_owed and not self._has_synced_wal(connection)
 
     def _has_room(self, connection: apsw.Connection) -> bool:
         """Whether a checkpoint fits. On a full disk one that does not would eat the room of the deletes, and fail."""

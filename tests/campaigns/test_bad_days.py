@@ -35,6 +35,12 @@ RECOVERY_S = 10.0
 _NOT_STORED = re.compile(r'^memoryrouter_memory_skipped_total\{reason="not_stored"\} (\d+)', re.MULTILINE)
 
 
+def write_for_ever(descriptor: int, data: bytes) -> None:
+    """Append until the system refuses."""
+    while True:
+        os.write(descriptor, data)
+
+
 class SmallDisk:
     """A file system that can be filled to its last byte, and emptied again."""
 
@@ -47,8 +53,7 @@ class SmallDisk:
         with self._filler.open("ab", buffering=0) as file:
             for size_bytes in (1 << 20, 1 << 12, 1):
                 with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-                    while True:
-                        os.write(file.fileno(), bytes(size_bytes))
+                    write_for_ever(file.fileno(), bytes(size_bytes))
 
     def make_room(self) -> None:
         """Give it back."""

@@ -153,7 +153,7 @@ class Person:
                 await receipt.wait_durable()
             self._life.acknowledge(operation)
             applied = await receipt.wait_applied(timeout_s=OPERATION_TIMEOUT_S)
-        assert applied.stored + applied.duplicates == len(texts)
+        assert applied.stored + applied.duplicates == len(texts), f"{applied} of {len(texts)} lines"
 
     # Chatting.
 

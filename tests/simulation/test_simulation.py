@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from actors import vault_actor
+from actors import slices
 from tests.campaigns.load import story
 from tests.simulation.people import Person
 from tests.simulation.world import NAMES, CrashLog, Life, World, weather
@@ -27,7 +27,7 @@ PEOPLE_PER_VAULT = 2
 def seeded_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     """What would differ between two runs: Trio's order of ready tasks, and slices that end by the processor's clock."""
     monkeypatch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
-    monkeypatch.setattr(vault_actor, "SLICE_S", -1.0)  # every slice ends at once: the most interleavings
+    monkeypatch.setattr(slices, "SLICE_S", -1.0)  # every slice ends at once: the most interleavings
 
 
 def simulate(seed: int) -> World:

@@ -320,7 +320,11 @@ async def test_a_replaced_vault_takes_nothing_any_more(store: Store, vault: Vaul
 
 async def test_statistics_count_what_was_stored(store: Store, vault: VaultRef) -> None:
     await stored(store, vault, "a", "b")
-    shards = store.statistics()["shards"]
+    statistics = store.statistics()
+    shards = statistics["shards"]
     assert sum(shard["rows"] for shard in shards) >= 2
+    alarms = ("shards_damaged", "rows_damaged_on_load", "rows_damaged_in_scrub", "erasures_owed", "disk_full")
+    assert not any(statistics[alarm] for alarm in alarms)
+    assert not any(shard["damaged"] for shard in shards)
     assert sum(shard["batches"] for shard in shards) >= 1
     assert all(shard["queue_rows"] == 0 for shard in shards)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from pathlib import Path
@@ -124,6 +125,31 @@ async def test_erasure_that_a_reader_outlasts_stays_owed_and_is_made_up_for(
         await committer.run(Ticket(insert(text)))
     assert not committer.statistics()["truncate_owed"]
     reader.close()
+
+
+async def test_an_emptied_wal_is_synced_before_an_erasure_is_told(
+    committer: Committer, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite only truncates it: without a sync a power cut brings the erased bytes back."""
+    synced: list[int] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        if len(synced) == 2:
+            raise OSError(5, "a failing disk")
+        real_fsync(descriptor)
+
+    monkeypatch.setattr("actors.store.writer.os.fsync", fsync)
+    await committer.run(Ticket(insert("a"), after_commit=lambda _: committer.truncate_wal()))
+    assert synced == [path.with_name("shard.db-wal").stat().st_ino]
+    await committer.run(Ticket(insert("b"), after_commit=lambda _: committer.truncate_wal()))
+    assert "cannot be synced" in caplog.text
+    assert "still holds what was erased" in caplog.text
+    for text in "cd":  # the thread makes up for it after the first of these commits, before the second
+        await committer.run(Ticket(insert(text)))
+    assert not committer.truncate_owed
+    assert len(synced) == 3
 
 
 def holding_reader(path: Path) -> apsw.Connection:
