@@ -248,14 +248,13 @@ def load_page(connection: apsw.Connection, vault: OpenVault, vault_number: int, 
     memories = memories[: page.limit]
     vectors: dict[int, bytes] = {}
     if page.vectors and memories:
-        bounds = _row_id(vault_number, memories[0].seq), _row_id(vault_number, memories[-1].seq)
         (model,) = one_row(connection, "SELECT number FROM model WHERE id = ?", (model_id,)) or (0,)
-        rows = all_rows(
-            connection, "SELECT id, body FROM embedding WHERE id BETWEEN ? AND ? AND model = ?", (*bounds, model)
-        )
-        wanted = {memory.seq for memory in memories}
+        rows = []
+        for memory in memories:  # one by one: between those of one session may lie a large vault
+            bindings = (_row_id(vault_number, memory.seq), model)
+            rows += all_rows(connection, "SELECT id, body FROM embedding WHERE id = ? AND model = ?", bindings)
         opened = vault.data_key.unseal_rows(Table.EMBEDDING, rows, qualifier=model, damaged=damaged)
-        vectors = {row_id & SEQ_MASK: body for row_id, body in opened if row_id & SEQ_MASK in wanted}
+        vectors = {row_id & SEQ_MASK: body for row_id, body in opened}
     return Paged(memories=tuple(memories), vectors=vectors)
 
 
