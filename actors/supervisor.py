@@ -50,6 +50,7 @@ ERASE_TIMEOUT_S = 60.0
 RESUME_TIMEOUT_S = 60.0
 
 ADMISSION_RETRY_S = 0.1
+ADMISSION_WAIT_MAX_S = 1.0
 BUILDS_MAX = 1
 """Segments of indexes that are built at once: a build takes a core."""
 
@@ -246,8 +247,10 @@ class Supervisor:
         return True
 
     async def _admission(self, entry: Entry) -> None:
-        """Wait until memory is within its budget. Whoever asks meanwhile waits too, or is told to come again (503)."""
-        while self._working_set.full and len(self._entries) > 1 and not entry.closed.is_set():
+        """Let surplus vaults leave memory before another comes in, for a while: one that is larger than the budget, or
+        busy for long, must not keep all others out."""
+        deadline = trio.current_time() + ADMISSION_WAIT_MAX_S
+        while self._working_set.full and trio.current_time() < deadline and not entry.closed.is_set():
             self._passivate()
             with trio.move_on_after(ADMISSION_RETRY_S):
                 await entry.closed.wait()

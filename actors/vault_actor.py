@@ -66,6 +66,8 @@ FILL_MEMORIES_MAX = 512
 EMBED_CHUNKS_MAX = 16
 EMBED_ATTEMPTS_MAX = 3
 STORE_TIMEOUT_S = 30.0
+FORGET_TIMEOUT_S = 10.0
+"""The vault's readers wait meanwhile; a store that is slower than this refuses the deletion, and changes nothing."""
 
 
 class LifeCycle(enum.Enum):
@@ -273,7 +275,7 @@ class VaultActor:
         """Delete a session: first let everything under way settle, so that nothing deleted is written afterwards."""
         self._writer.put(self._vault.take_step(self._embedder.model_id, unfinished=True))
         seqs = self._vault.session_seqs(session_id)
-        with trio.move_on_after(STORE_TIMEOUT_S) as waiting:
+        with trio.move_on_after(FORGET_TIMEOUT_S) as waiting:
             await self._writer.wait_settled()
             await self._store.delete_memories(self._ref, seqs)
         if waiting.cancelled_caught:

@@ -207,3 +207,13 @@ async def test_statistics_tell_what_is_live(autojump_clock: MockClock) -> None:
         assert statistics["live"] == 1
         assert statistics["bytes_in_memory"] == (await house.stats(vault)).bytes_in_memory > 0
         assert statistics["messages_waiting"] == 0
+
+
+async def test_a_vault_over_the_budget_keeps_nobody_out_for_long(autojump_clock: MockClock) -> None:
+    """Its residency protects it, so the others are let in after a short wait."""
+    async with open_house(memory_max_bytes=1, residency_min_s=3_600.0) as house:
+        large, other = await house.new_vault(), await house.new_vault()
+        await house.remember(large, "an apple")
+        before_s = trio.current_time()
+        assert await house.found(other) == []
+        assert 0 < trio.current_time() - before_s < 2
