@@ -113,6 +113,26 @@ def _bind_error(settings: ServerSettings, error: OSError) -> SetupError:
             return SetupError(f"cannot listen on {where}: {error.strerror or error}.")
 
 
+class Connection(TCPServer):
+    """One connection whose reader ends when it is closed.
+
+    Hypercorn 0.18 pauses the reader when a request arrives before the reply to the last one is done. If the connection
+    closes instead of going on, which is what a stop does, the reader is woken, finds that request again and pauses for
+    ever: without this, nearly every stop under load would last for the whole drain time.
+    """
+
+    _reading: trio.CancelScope | None = None
+
+    async def _read_data(self) -> None:
+        with trio.CancelScope() as self._reading:
+            await super()._read_data()
+
+    async def _close(self) -> None:
+        await super()._close()
+        if self._reading is not None:
+            self._reading.cancel(reason="the connection is closed")
+
+
 async def serve_app(
     app: Any,
     settings: ServerSettings,
@@ -143,7 +163,7 @@ async def serve_app(
     async def serve_connection(stream: trio.SocketStream) -> None:
         connection_state = ConnectionState(state.copy())
         # Annotated for TLS streams only; its first lines handle plain ones.
-        await TCPServer(wrapped, config, context, connection_state, stream)  # type: ignore[arg-type]
+        await Connection(wrapped, config, context, connection_state, stream)  # type: ignore[arg-type]
 
     with bound:
         async with trio.open_nursery() as lifespan_tasks:

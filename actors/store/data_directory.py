@@ -7,6 +7,7 @@ commits: what is left of it may be all that can be saved.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,9 @@ from models.errors import SetupError, ShardDamaged
 
 LOCK_FILE = "LOCK"
 META_FILE = "meta.db"
+
+ROOM_LEAST_BYTES = 64 * 1024
+"""SQLite's shared memory takes 32 KiB beside each open file, also to read it."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -143,12 +147,19 @@ def find_damage(path: Path, *, must_exist: bool) -> ShardDamaged | None:
     try:
         found = commits_of(connection)
     except (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError) as error:
+        if _is_full(path.parent):  # reading needs room too, for SQLite's shared memory: the file may be whole
+            raise OSError(errno.ENOSPC, "the disk is full; make room and start again") from error
         return unreadable(path.name, error)
     finally:
         close_untouched(connection)
     if wanted is not None and found < wanted:
         return behind_its_counter(path.name, found=found, wanted=wanted)
     return None
+
+
+def _is_full(folder: Path) -> bool:
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize < ROOM_LEAST_BYTES
 
 
 def open_untouched(path: Path) -> apsw.Connection:

@@ -10,9 +10,9 @@ import random
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import h11
 import httpx
 import msgspec
 import trio
@@ -20,6 +20,7 @@ import trio
 from tests.campaigns.checker import Acknowledged, Fault, Held, Operation
 from tests.campaigns.echo_provider import reply_to
 from tests.campaigns.moments import dice
+from tests.campaigns.wire import Wire, connected
 from tests.running import Client, assistant, object_of, user
 
 VAULT_MEMORIES_MAX = 300
@@ -128,11 +129,6 @@ class Load:
     async def verify(self, url: str) -> list[Fault]:
         """Compare a server that has just started with the model."""
         return self.model.verify(await self.holding(url))
-
-
-def connected(url: str) -> httpx.AsyncClient:
-    """Connections for many clients; without the TLS context, which takes longer to make than a cycle has time for."""
-    return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=False)
 
 
 async def held_by(client: Client) -> Held | None:
@@ -278,44 +274,37 @@ class Worker:
 
         await self._repeatedly(send)
 
+    async def _ask_to_stream(self, wire: Wire, conversation: Conversation) -> h11.Response:
+        headers = [("authorization", f"Bearer {self._client.key}")]
+        body = msgspec.json.encode(conversation.body(stream=True))
+        return await wire.ask("POST", "/v1/chat/completions", headers, body)
+
     async def stream(self) -> None:
-        """A streamed chat, read to its end."""
+        """A streamed chat, read to its end; what counts is that the finishing event was seen."""
         conversation = self._conversation()
         operation = self._begin(conversation)
         said, finished = b"", False
-        async with self._streamed(conversation) as answer:
-            async for data in answer.aiter_raw():
+        async with await Wire.connect(self._client.http.base_url) as wire:
+            head = await self._ask_to_stream(wire, conversation)
+            while data := await wire.data():
                 said += data
                 if not finished and b'"finish_reason":"stop"' in said:
                     finished = True
-                    if answer.headers["x-memory-status"] != "not_stored":
+                    if dict(head.headers)[b"x-memory-status"] != b"not_stored":
                         self._done(operation, "stream")
-            if answer.status_code not in {200, *BUSY} or (answer.status_code == 200 and not finished):
-                raise Misbehaved(f"a stream ended with {answer.status_code} {said[-300:]!r}")
+        if head.status_code not in {200, *BUSY} or (head.status_code == 200 and not finished):
+            raise Misbehaved(f"a stream ended with {head.status_code} {said[-300:]!r}")
 
     async def leave_stream(self) -> None:
         """A streamed chat that the client leaves after a few chunks."""
         conversation = self._conversation()
         self._begin(conversation)
         self._history = (None, [])  # this client does not know the reply
-        body = msgspec.json.encode(conversation.body(stream=True))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._client.key}\r\n"
-        address = self._client.http.base_url
-        try:
-            async with await trio.open_tcp_stream(address.host, address.port or 80) as stream:
-                await stream.send_all(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-                for _ in range(self._random.randrange(5)):
-                    await stream.receive_some()
-        except OSError as error:
-            raise httpx.ConnectError("the server is gone") from error
-        except trio.BrokenResourceError:
-            return
+        async with await Wire.connect(self._client.http.base_url) as wire:
+            await self._ask_to_stream(wire, conversation)
+            for _ in range(self._random.randrange(5)):
+                await wire.data()
         self._load.acknowledged["left"] += 1
-
-    def _streamed(self, conversation: Conversation) -> AbstractAsyncContextManager[httpx.Response]:
-        headers = {"authorization": f"Bearer {self._client.key}"}
-        body = conversation.body(stream=True)
-        return self._client.http.stream("POST", "/v1/chat/completions", json=body, headers=headers)
 
     async def ask(self) -> None:
         """Search or prepare; nothing of another vault may come back."""

@@ -20,10 +20,11 @@ import trio
 from tests.campaigns.checker import Acknowledged
 from tests.campaigns.echo_provider import open_echo_provider, reply_to
 from tests.campaigns.filesystems import mounted_tmpfs, reason_against_mounting
-from tests.campaigns.load import Load, connected, held_by, story
+from tests.campaigns.load import Load, held_by, story
 from tests.campaigns.moments import dice, new_seed, pass_time
 from tests.campaigns.starts import attempted_start
 from tests.campaigns.test_kill9 import CLIENTS, environment
+from tests.campaigns.wire import connected
 from tests.running import Client, ServerProcess, object_of, open_process, user
 
 DISK_BYTES = 64 * 1024 * 1024

@@ -21,9 +21,9 @@ import msgspec
 import pytest
 import trio
 
-from tests.campaigns.load import connected
 from tests.campaigns.moments import cycles, dice
 from tests.campaigns.starts import Start, attempted_start
+from tests.campaigns.wire import connected
 from tests.running import Client, object_of, open_process, user
 
 SEEDS = range(cycles(20, 1000))
