@@ -264,12 +264,6 @@ class Metrics:
         self.memory_skipped = Counter(
             "memoryrouter_memory_skipped_total", "Requests that went on without memory.", ("reason",)
         )
-        self.memories_stored = Counter(
-            "memoryrouter_memories_stored_total",
-            "Memories made durable, by where they came from.",
-            ("source",),
-        )
-        self.duplicates = Counter("memoryrouter_duplicates_total", "Messages that were known already.")
         self.not_stored = Counter("memoryrouter_not_stored_total", "Exchanges that could not be stored.")
         self._watched: dict[str, Callable[[], Mapping[str, Any]]] = {}
         self._started_s = time.time()
@@ -284,7 +278,7 @@ class Metrics:
         """The text of `/metrics`."""
         own = (
             self.requests, self.request_seconds, self.recall_seconds, self.memory_skipped,
-            self.memories_stored, self.duplicates, self.not_stored,
+            self.not_stored,
         )  # fmt: skip
         lines = [line for metric in own for line in metric.lines()]
         gauges = dict(self._process_gauges())

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -39,9 +40,14 @@ class Start:
         return [entry["event"] for entry in self.server.log if "level" not in entry]
 
     @property
+    def complaint_entries(self) -> list[dict[str, Any]]:
+        """What it logged as errors."""
+        return [entry for entry in self.server.log if entry.get("level") in {"error", "critical"}]
+
+    @property
     def complaints(self) -> list[str]:
-        """Events that it logged as errors."""
-        return [entry["event"] for entry in self.server.log if entry.get("level") in {"error", "critical"}]
+        """The events among them."""
+        return [entry["event"] for entry in self.complaint_entries]
 
     def problem(self) -> str:
         """What is wrong with a refusal, or "": it must be exit code 2 with one clear line."""
