@@ -163,6 +163,7 @@ async def test_search_returns_whole_memories_best_first(tmp_path: Path) -> None:
     long = "Filler sentence about nothing at all. " * 800 + "The wine cellar key hangs behind the clock."
     async with open_server(tmp_path / "data") as server:
         await server.ingest(DOG, long)
+        await server.wait_embedded()
         found = await server.search("wine cellar key")
         (one,) = await server.search("wine cellar key", limit=1)
         both = await server.search("zzz qqq")
