@@ -1,7 +1,7 @@
 """What a wire format is to the router: a sans-IO adapter.
 
-Owns the protocol that every format implements (Chat Completions now; Messages, Gemini and Responses later) and the data
-they all speak. Must never do I/O, and must never know of httpx, Quart or Trio: adapters are functions on bytes.
+Owns the protocol that every format implements (Chat Completions, Responses, Messages, Gemini) and the data they all
+speak. Must never do I/O, and must never know of httpx, Quart or Trio: adapters are functions on bytes.
 """
 
 from __future__ import annotations
@@ -65,6 +65,30 @@ class Signal(enum.Enum):
     """The provider says that the reply failed."""
 
 
+class Splitter(Protocol):
+    """Finds the events of one streamed reply in its raw bytes; see `router.sse.EventSplitter`, the usual one.
+
+    Fed every chunk in order. Never changes, copies or holds back what a relay forwards: it says what has become
+    complete within the chunk just fed, and where.
+    """
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether one event was too large, so that the rest of the stream has no known meaning."""
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that this chunk completes, in order."""
+
+    def pending(self) -> Event | None:
+        """An event that some clients have in hand already although its border has yet to come."""
+
+    def flush(self) -> Event | None:
+        """What the end of the stream completes."""
+
+    def open_line(self) -> bytes | None:
+        """None on an event border; else what `WireFormat.error_event` needs to know of the event in progress."""
+
+
 class Collector(Protocol):
     """Listens to one streamed reply, beside the bytes."""
 
@@ -113,6 +137,9 @@ class ChatRequest(Protocol):
         With `tail` and no user message to put it in, the block is left out.
         """
 
+    def splitter(self, *, event_bytes_max: int) -> Splitter:
+        """A splitter for the streamed reply to this request."""
+
     def collector(self, *, text_chars_max: int) -> Collector:
         """A collector for the streamed reply to this request."""
 
@@ -140,3 +167,30 @@ class WireFormat(Protocol):
             open_line: None on an event border, else the part of a line that is already with the client
                 (`EventSplitter.open_line`).
         """
+
+
+class StreamTranslator(Protocol):
+    """Turns the bytes of one format's stream into another's, as they come."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What this chunk becomes; may be empty."""
+
+    def end(self) -> bytes:
+        """What the clean end of the provider's stream adds; never a finish that the provider did not announce."""
+
+
+class Translation(Protocol):
+    """One chat request in the clothes of another format, and the way back for its reply. Used once.
+
+    A relay sees the translated bytes only, so all it knows of failing, finishing and storing holds for them too.
+    """
+
+    @property
+    def body(self) -> bytes:
+        """The request for the provider."""
+
+    def reply(self, body: bytes, *, status: int) -> bytes:
+        """A whole reply or error of the provider in the format of the request."""
+
+    def stream(self) -> StreamTranslator:
+        """A translator for the streamed reply."""

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from models.errors import InvalidRequest
 from router.providers.base import Turn
 from router.providers.json_bytes import split_array, split_object
-from router.providers.openai_chat import OPENAI_CHAT, OPTION_FIELDS, ChatCompletionsRequest
+from router.providers.openai_chat import OPENAI_CHAT, ChatCompletionsRequest
+from router.providers.request_parts import OPTION_FIELDS
 from tests.fakes.provider import chat_chunk
 
 BLOCK = "<memory_context>\nRex is a dog.\n</memory_context>"
