@@ -162,6 +162,13 @@ class UpstreamTimeout(UpstreamError):
     code = "upstream_timeout"
 
 
+class UpstreamSuspended(UpstreamError):
+    """The provider failed repeatedly and is not called for a while; `retry_after_s` says how long."""
+
+    status = 503
+    code = "upstream_suspended"
+
+
 class NoProviderKey(InvalidRequest):
     """No key for this provider: neither in the request nor in the configuration."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from models.provider_settings import BUILT_IN_PROVIDERS, ProviderSettings, Secret
+from models.provider_settings import BUILT_IN_PROVIDERS, Fallbacks, ProviderSettings, Secret
 from models.store_settings import StoreSettings as StoreLimits
 
 MIB = 1024 * 1024
@@ -139,6 +139,13 @@ class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
             description="Unfinished proxied exchanges of one vault; above: chat without storing.",
         ),
     ] = 256
+    inbox_messages_max: Annotated[
+        int,
+        Meta(ge=1, le=100_000_000, description="Stored messages of one vault that may await embedding; above: 503."),
+    ] = 20_000
+    inbox_bytes_max: Annotated[int, Meta(ge=MIB, le=2**50, description="The same limit in bytes of their texts.")] = (
+        256 * MIB
+    )
     idle_timeout_s: Annotated[
         float, Meta(gt=0, le=604_800, description="Seconds without work after which a vault leaves memory.")
     ] = 300.0
@@ -326,6 +333,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeySettings = KeySettings()
     proxy: ProxySettings = ProxySettings()
     providers: ProvidersSettings = msgspec.field(default_factory=ProvidersSettings)
+    fallbacks: Fallbacks = msgspec.field(default_factory=dict)
 
 
 class SettingDescription(msgspec.Struct, frozen=True):
@@ -342,7 +350,7 @@ def describe_settings() -> Iterator[SettingDescription]:
         if section.name == "providers":
             yield from _describe(ProvidersSettings, "providers", without="by_name")
             yield from _describe(ProviderSettings, "providers.NAME")
-        else:
+        elif section.name != "fallbacks":  # its keys are the operator's own
             yield from _describe(section.type, section.name)
 
 

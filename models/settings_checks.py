@@ -26,6 +26,7 @@ def check_settings(settings: Settings) -> None:
     """
     _check_time_zone(settings.recall.time_zone)
     _check_providers(settings.providers)
+    _check_fallbacks(settings)
 
 
 def _check_time_zone(name: str) -> None:
@@ -43,6 +44,7 @@ def _check_providers(providers: ProvidersSettings) -> None:
         if not _PROVIDER_NAME.match(name):
             raise SettingError(f"providers: the name {name!r} may hold letters, digits, dots, dashes and underscores.")
         _check_base_url(name, provider)
+        _check_formats(name, provider)
         for prefix in provider.prefixes:
             if not _PREFIX.match(prefix):
                 raise SettingError(f"providers.{name}.prefixes are written without a slash or a space.")
@@ -51,6 +53,28 @@ def _check_providers(providers: ProvidersSettings) -> None:
             owner = owners.setdefault(prefix, name)
             if owner != name:
                 raise SettingError(f"providers.{name}.prefixes: {prefix} already belongs to providers.{owner}.")
+
+
+def _check_formats(name: str, provider: ProviderSettings) -> None:
+    if provider.serves and provider.format != "openai":
+        raise SettingError(f'providers.{name}.serves is for providers of the format "openai".')
+
+
+def _check_fallbacks(settings: Settings) -> None:
+    """A fallback is a model that somebody serves: mistakes should not wait for the day it is needed."""
+    prefixes = {
+        prefix.lower()
+        for name, provider in settings.providers.by_name.items()
+        for prefix in provider.prefixes or (name,)
+    }
+    for model, others in settings.fallbacks.items():
+        key = f'fallbacks."{model}"'
+        if len({model, *others}) <= len(others):
+            raise SettingError(f"{key} must name other models, and each of them once.")
+        for other in (model, *others):
+            prefix, slash, _ = other.partition("/")
+            if slash and prefix.lower() not in prefixes:
+                raise SettingError(f"{key}: no provider has the prefix {prefix}.")
 
 
 def _check_base_url(name: str, provider: ProviderSettings) -> None:

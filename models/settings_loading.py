@@ -17,13 +17,14 @@ import msgspec
 from msgspec import inspect
 
 from models.errors import SettingError
-from models.provider_settings import BUILT_IN_PROVIDERS, ProviderSettings, Secret
+from models.provider_settings import BUILT_IN_PROVIDERS, Fallbacks, ProviderSettings, Secret
 from models.settings import ProvidersSettings, Settings
 from models.settings_checks import check_settings
 
 ENVIRONMENT_PREFIX = "MEMORYROUTER_"
 DEFAULT_CONFIG_NAME = "config.toml"
 FILE_BYTES_MAX = 1024 * 1024
+FALLBACKS = "fallbacks"
 
 _SECTIONS: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 _TRUE = frozenset({"true", "1"})
@@ -112,6 +113,8 @@ def _merge_environment(tables: Table, environ: Mapping[str, str]) -> None:
 def _merge_variable(tables: Table, parts: list[str], text: str) -> None:
     section, key = parts[0], parts[-1]
     section_type = _section_type(section)
+    if section == FALLBACKS:
+        raise SettingError("fallbacks are set in the file only: names of models do not fit into a variable's name.")
     if len(parts) == 2:
         table, label = _table(tables, section), section
     elif len(parts) == 3 and section == "providers":
@@ -162,6 +165,8 @@ def _build_settings(tables: Table, environ: Mapping[str, str]) -> Settings:
             raise SettingError(f"{name} must be a table: [{name}].")
         if name == "providers":
             sections[name] = _build_providers(table, environ)
+        elif name == FALLBACKS:
+            sections[name] = _build_fallbacks(table)
         else:
             sections[name] = section_type(**_convert_table(section_type, name, table))
     return Settings(**sections)
@@ -184,6 +189,16 @@ def _build_providers(table: Table, environ: Mapping[str, str]) -> ProvidersSetti
             key = Secret(environ.get(provider.api_key_env, "").strip())
             by_name[name] = msgspec.structs.replace(provider, api_key=key)
     return ProvidersSettings(**_convert_table(ProvidersSettings, "providers", plain), by_name=by_name)
+
+
+def _build_fallbacks(table: Table) -> Fallbacks:
+    fallbacks: Fallbacks = {}
+    for model, others in table.items():
+        try:
+            fallbacks.update(msgspec.convert({model: others}, Fallbacks))
+        except msgspec.ValidationError as error:
+            raise SettingError(f'{FALLBACKS}."{model}" must be a list of 1 to 8 names of models.') from error
+    return fallbacks
 
 
 def _convert_table(section_type: Any, name: str, table: Table) -> Table:
@@ -273,6 +288,8 @@ def _describe(information: inspect.Type) -> str:
             return noun + _describe_range(information)
         case inspect.LiteralType():
             return "one of " + ", ".join(f'"{value}"' for value in information.values)
+        case inspect.VarTupleType(item_type=inspect.LiteralType(values=values)):
+            return "a list of " + " and ".join(f'"{value}"' for value in values)
         case inspect.VarTupleType():
             return f"a list of at most {information.max_length} texts"
         case inspect.StrType(max_length=int(longest), min_length=shortest):

@@ -21,8 +21,13 @@ from router.request_ids import current_request_id
 from router.routes.chat import chat_routes
 from router.routes.export import export_routes
 from router.routes.memory import memory_routes
+from router.routes.passthrough import passthrough_routes
 from router.routes.system import system_routes
+from router.streaming import CLIENT_GONE
 from router.wire_errors import error_body, error_headers, error_status
+
+CLIENT_CLOSED_REQUEST = 499
+"""What metrics count for a client that left in the middle of its request, as nginx does; it is never sent."""
 
 BODY_TIMEOUT_S = 120
 """Seconds that a client may take to send a body."""
@@ -36,7 +41,7 @@ def create_app(components: Components) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None  # deadlines are ours, and streams have none
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = False
-    for routes in (system_routes, memory_routes, export_routes, chat_routes):
+    for routes in (system_routes, memory_routes, export_routes, chat_routes, passthrough_routes):
         app.register_blueprint(routes(components))
     _add_error_handlers(app, components)
     _add_measurement(app, components)
@@ -58,6 +63,8 @@ def _add_error_handlers(app: QuartTrio, components: Components) -> None:
 
     @app.errorhandler(Exception)
     async def handle_bug(error: Exception) -> Response:
+        if isinstance(error, CLIENT_GONE):
+            return Response(b"", CLIENT_CLOSED_REQUEST)
         log_event("request_failed", level=logging.ERROR, path=request.path, error=describe_error(error))
         return error_response(MemoryRouterError("Internal server error.", hint="The server's log says more."))
 
@@ -123,3 +130,4 @@ def _put_request_id(response: Response) -> None:
     if theirs is not None:
         response.headers["x-upstream-request-id"] = theirs
     response.headers["x-request-id"] = current_request_id()
+    response.headers.setdefault("request-id", current_request_id())  # where Anthropic's SDK looks; theirs stays there

@@ -48,7 +48,9 @@ def serve(config: Path | None, data_dir: Path, host: str | None, port: int | Non
     for sentence in missing_provider_keys(settings, os.environ):
         log_event("provider_key_missing", level=logging.WARNING, reason=sentence)
     from router import service
+    from router.runtime import settle_interpreter
 
+    settle_interpreter()
     run(partial(service.serve, settings, data_dir=data_dir, announce=_print_account_key))
 
 

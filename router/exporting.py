@@ -14,6 +14,7 @@ from itertools import groupby
 
 import msgspec
 
+from actors.inbox_lag import weigh
 from actors.supervisor import Supervisor
 from models.errors import InvalidRequest, MemoryRouterError, TooLarge
 from models.exports import (
@@ -35,7 +36,7 @@ from models.settings import MemorySettings
 from models.text import clean
 from router.observe import log_event
 from router.remembering import MODEL_CHARACTERS_MAX
-from router.uploads import ROW_MESSAGES_MAX, parse_external_id, parse_metadata, parse_timestamp
+from router.uploads import ROOM_TIMEOUT_S, ROW_MESSAGES_MAX, parse_external_id, parse_metadata, parse_timestamp
 
 PAGE_MEMORIES_MIN = 4
 PAGE_MEMORIES_MAX = 256
@@ -224,6 +225,6 @@ async def import_messages(
     exchanges = import_exchanges(messages, now_ms=now_ms, request_id=request_id)
     if not exchanges:
         return Applied(stored=0, duplicates=0, chunks=0)
-    with await supervisor.pin(vault) as pin:
+    with await supervisor.pin(vault, weigh(exchanges), wait_room_s=ROOM_TIMEOUT_S) as pin:
         receipt = pin.submit(exchanges)
         return await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)

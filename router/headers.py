@@ -13,8 +13,14 @@ from models.errors import InvalidRequest, NoProviderKey
 from models.ids import looks_like_memory_key
 from models.provider_settings import Secret
 from models.version import VERSION
+from router.providers.routing import Credential
 
 HeaderList = list[tuple[str, str]]
+
+ANTHROPIC_VERSION = "2023-06-01"
+"""Sent to Anthropic where the client names no version: the one that the longest-lived clients send."""
+
+_ANTHROPIC_TOKEN_PREFIX = "sk-ant-oat"
 
 _HOP_BY_HOP = frozenset(
     {
@@ -62,13 +68,21 @@ _SENDABLE = re.compile(r"[\x20-\x7e]*\Z")
 """Header values that every HTTP stack agrees on. Whatever else a client sends is dropped, not guessed at."""
 
 
-def request_headers(client: Iterable[tuple[str, str]], *, provider: str, api_key: Secret) -> HeaderList:
+def request_headers(
+    client: Iterable[tuple[str, str]],
+    *,
+    provider: str,
+    api_key: Secret,
+    credential: Credential = "bearer",
+    content_type: str = "application/json",
+) -> HeaderList:
     """The headers of a request to a provider.
 
     Args:
         client: the headers as the client sent them.
         provider: name of the provider, for error texts.
         api_key: the provider's key; an empty one sends none (Ollama and vLLM need none).
+        credential: how the provider takes it.
 
     Raises:
         NoProviderKey: the key is a Memory Key; those never leave this server.
@@ -94,10 +108,18 @@ def request_headers(client: Iterable[tuple[str, str]], *, provider: str, api_key
             agent = f"{value} {agent}"
         elif name in _UPSTREAM_NAMES or (name.startswith(_UPSTREAM_PREFIXES) and name not in _CREDENTIALS):
             headers.append((name, value))
-    headers += [("user-agent", agent), ("content-type", "application/json"), ("accept-encoding", "identity")]
+    headers += [("user-agent", agent), ("content-type", content_type), ("accept-encoding", "identity")]
+    if credential == "x-api-key" and not any(name == "anthropic-version" for name, _ in headers):
+        headers.append(("anthropic-version", ANTHROPIC_VERSION))
     if key:
-        headers.append(("authorization", f"Bearer {key}"))
+        headers.append(_credential(key, credential))
     return headers
+
+
+def _credential(key: str, credential: Credential) -> tuple[str, str]:
+    if credential == "bearer" or key.startswith(_ANTHROPIC_TOKEN_PREFIX):
+        return "authorization", f"Bearer {key}"
+    return credential, key
 
 
 def response_headers(upstream: Iterable[tuple[str, str]], *, decoded: bool) -> HeaderList:

@@ -13,6 +13,7 @@ from models.errors import MemoryRouterError
 from models.memory import LOCAL_RECALL_MODEL
 from models.settings import ProviderSettings, Secret
 from router.headers import request_headers
+from router.providers.routing import Credential
 from router.upstream import Upstream
 
 CATALOGUE_AGE_MAX_S = 300.0
@@ -21,7 +22,15 @@ FAILURE_AGE_MAX_S = 15.0
 
 PROVIDER_TIMEOUT_S = 3.0
 MODELS_MAX = 5_000
+ANTHROPIC_PAGE = 1_000  # the most that it lists at once; it has a few dozen models
 REPLY_BYTES_MAX = 4 << 20
+
+_LISTS: dict[str, tuple[str, Credential]] = {
+    "openai": ("/models", "bearer"),
+    "anthropic": (f"/v1/models?limit={ANTHROPIC_PAGE}", "x-api-key"),
+    "google": ("/v1beta/openai/models", "bearer"),
+}
+"""By wire format: where a provider lists its models, in shapes that agree on `data[].id`, and where its key goes."""
 
 
 class ModelListing:
@@ -47,7 +56,7 @@ class ModelListing:
         found: dict[str, list[str]] = {"local": [LOCAL_RECALL_MODEL]}
         async with trio.open_nursery() as asking:
             for name, provider in self._providers.items():
-                if provider.format == "openai" and provider.api_key:
+                if provider.api_key:
                     found[name] = []
                     asking.start_soon(self._ask, name, provider, found)
         return {name: models for name, models in found.items() if models}
@@ -67,10 +76,11 @@ class ModelListing:
     async def _fetch(self, name: str, provider: ProviderSettings) -> list[str] | None:
         """The provider's list, or None when it gives none."""
         try:
-            headers = request_headers([], provider=name, api_key=provider.api_key)
-            async with self._upstream.stream(name, "/models", headers=headers, body=b"", method="GET") as reply:
+            path, credential = _LISTS[provider.format]
+            headers = request_headers([], provider=name, api_key=provider.api_key, credential=credential)
+            async with self._upstream.stream(name, path, headers=headers, body=b"", method="GET") as reply:
                 body = await reply.read(bytes_max=REPLY_BYTES_MAX)
             listed: Any = msgspec.json.decode(body)["data"]
-            return [str(model["id"]) for model in listed[:MODELS_MAX]]
+            return [str(model["id"]).removeprefix("models/") for model in listed[:MODELS_MAX]]
         except (MemoryRouterError, msgspec.DecodeError, RecursionError, KeyError, TypeError):
             return None

@@ -23,6 +23,7 @@ import msgspec
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -114,23 +115,60 @@ def _bind_error(settings: ServerSettings, error: OSError) -> SetupError:
 
 
 class Connection(TCPServer):
-    """One connection whose reader ends when it is closed.
+    """One connection that ends when its client ends it, and whose reader ends when it is closed.
+
+    Hypercorn 0.18 keeps a connection that its client has closed until the keep-alive time is over. It would hold its
+    place among `connections_max` for as long: clients that come with a new connection each would soon shut others out.
 
     Hypercorn 0.18 pauses the reader when a request arrives before the reply to the last one is done. If the connection
     closes instead of going on, which is what a stop does, the reader is woken, finds that request again and pauses for
     ever: without this, nearly every stop under load would last for the whole drain time.
     """
 
+    _reader: trio.lowlevel.Task | None = None
     _reading: trio.CancelScope | None = None
+    _read_to_end = False
 
     async def _read_data(self) -> None:
+        self._reader = trio.lowlevel.current_task()
         with trio.CancelScope() as self._reading:
             await super()._read_data()
+        self._read_to_end = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send or note what the protocol says; a connection at its end does not wait for another request."""
+        idles = isinstance(event, Updated) and event.idle
+        if not (idles and self._read_to_end):
+            await super().protocol_send(event)
 
     async def _close(self) -> None:
         await super()._close()
-        if self._reading is not None:
+        # The reader may be here itself, on its way to tell the application that the client has left.
+        if self._reading is not None and trio.lowlevel.current_task() is not self._reader:
             self._reading.cancel(reason="the connection is closed")
+
+
+class _LastReplies:
+    """ASGI wrapper: a response that begins while the server ends says that its connection ends with it.
+
+    Otherwise a client that keeps connections sends its next request into one that is being closed, and never learns
+    what became of it. Hypercorn 0.18 closes without a word.
+    """
+
+    def __init__(self, app: Any, context: WorkerContext) -> None:
+        self._app = app
+        self._context = context
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI connection."""
+
+        async def send_on(message: Any) -> None:
+            if message["type"] == "http.response.start" and self._context.terminated.is_set():
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_on if scope.get("http_version", "").startswith("1") else send)
 
 
 async def serve_app(
@@ -156,7 +194,7 @@ async def serve_app(
     config = ServerConfig(settings)
     bound = listening or bind(settings)
     context = WorkerContext(None)
-    wrapped = ASGIWrapper(app)
+    wrapped = ASGIWrapper(_LastReplies(app, context))
     state: LifespanState = {}
     lifespan = Lifespan(wrapped, config, state)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -31,6 +32,8 @@ from router.app import create_app
 from router.components import Components, Readiness, wall_clock_ms
 from router.early_replies import ReplyAfterRequest
 from router.observe import Metrics, log_event
+from router.passing_through import PacedUploads
+from router.paths import CanonicalPath
 from router.recalling import Recaller
 from router.remembering import Rememberer
 from router.request_ids import WithRequestId
@@ -93,7 +96,9 @@ async def serve(
                         resuming.cancel(reason="the server shuts down")
 
                     await serve_app(
-                        WithRequestId(CloseWithRequest(ReplyAfterRequest(create_app(components)))),
+                        WithRequestId(
+                            CanonicalPath(CloseWithRequest(ReplyAfterRequest(PacedUploads(create_app(components)))))
+                        ),
                         settings.server,
                         shutdown_trigger=shutdown_requested,
                         listening=listening,
@@ -155,3 +160,10 @@ def vault_limits(settings: Settings) -> VaultLimits:
         relevance_min=settings.recall.relevance_min,
         hnsw_threshold=settings.index.hnsw_threshold,
     )
+
+
+def _wrapped(app: Any) -> Any:
+    """The application in its wrappers; a request goes through them from the last to the first."""
+    for wrap in (PacedUploads, ReplyAfterRequest, CloseWithRequest, CanonicalPath, WithRequestId):
+        app = wrap(app)
+    return app

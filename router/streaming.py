@@ -18,18 +18,19 @@ from typing import Any, Literal, Protocol
 
 import trio
 from quart import Response, request
+from quart.wrappers import base as quart_wrappers
 from quart.wrappers.response import ResponseBody
 
 from models.errors import MemoryRouterError, UpstreamError
 from router.headers import HeaderList
-from router.providers.base import Collector, Reply, Signal, WireFormat
-from router.sse import Event, EventSplitter
-
-EVENT_BYTES_MAX = 16 * 1024 * 1024
-"""Of one event. Larger ones (images in base64) pass, but the reply can no longer be read and is not remembered."""
+from router.providers.base import Collector, Reply, Signal, Splitter, WireFormat
+from router.sse import Event
 
 _CLOSE_TIMEOUT_S = 5.0
 _EXITS = "memoryrouter.exits"
+
+CLIENT_GONE: type[Exception] = getattr(quart_wrappers, "ClientDisconnectedError", trio.BrokenResourceError)
+"""What Quart 0.23 raises when a client leaves before its response begins; earlier ones only cancel the request."""
 
 Outcome = Literal["open", "complete", "failed", "cut", "unreadable", "abandoned"]
 
@@ -67,11 +68,11 @@ class Relay:
         chunks: AsyncIterator[bytes],
         *,
         wire_format: WireFormat,
+        splitter: Splitter,
         collector: Collector,
         hand_off: HandOff,
         on_not_durable: Callable[[str], None],
         commit_wait_s: float,
-        event_bytes_max: int = EVENT_BYTES_MAX,
     ) -> None:
         self.outcome: Outcome = "open"
         self._chunks = chunks
@@ -80,7 +81,7 @@ class Relay:
         self._hand_off = hand_off
         self._on_not_durable = on_not_durable
         self._commit_wait_s = commit_wait_s
-        self._splitter = EventSplitter(event_bytes_max=event_bytes_max)
+        self._splitter = splitter
         self._commit: Commit | None = None
         self._commit_deadline = 0.0
         self._held: deque[bytes] = deque()
@@ -164,7 +165,9 @@ class Relay:
             return
         event = self._format.error_event(error.message, status=error.status, code=error.code, open_line=open_line)
         # Where an unreadable stream broke is not known; blank lines end whatever it was.
-        self._held.append(b"\n\n" + event if self._splitter.overflowed else event)
+        last = b"\n\n" + event if self._splitter.overflowed else event
+        if last:
+            self._held.append(last)
 
     def _finish(self, outcome: Outcome, reply: Reply | None) -> None:
         if self.outcome != "open":
@@ -270,6 +273,8 @@ class CloseWithRequest:
         scope[_EXITS] = stack
         try:
             await self._app(scope, receive, send)
+        except* CLIENT_GONE:
+            pass
         finally:
             with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
                 await stack.aclose()

@@ -23,6 +23,9 @@ TIMESTAMP_MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999
 ROW_MESSAGES_MAX = 64
 """Messages in one inbox row: rows are embedded and written out one by one, so a long upload makes steady progress."""
 
+ROOM_TIMEOUT_S = 100.0
+"""How long an upload or import waits for room in its vault's inbox: half of a full one is embedded by then."""
+
 _BOM = b"\xef\xbb\xbf"
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "user"}
 

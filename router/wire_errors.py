@@ -6,15 +6,25 @@ Routes that speak a provider's format answer in that provider's error shape, for
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
 from models.errors import InvalidRequest, MemoryRouterError
+from router.providers.anthropic_messages import ANTHROPIC_MESSAGES
 from router.providers.base import WireFormat
+from router.providers.gemini import GeminiFormat
 from router.providers.openai_chat import OPENAI_CHAT
 
-_FORMATS: dict[str, WireFormat] = dict.fromkeys(("/v1/chat/completions", "/v1/models"), OPENAI_CHAT)
+_FORMATS: tuple[tuple[re.Pattern[str], WireFormat], ...] = (
+    (re.compile(r"/v1/messages(/count_tokens)?"), ANTHROPIC_MESSAGES),
+    (re.compile(r"/v1beta/.*|/v1/models/.*:[A-Za-z]+"), GeminiFormat(model="")),
+    (
+        re.compile(r"/v1/(chat/completions|completions|responses|embeddings|(audio|images)/[a-z]+|models(/.*)?)"),
+        OPENAI_CHAT,
+    ),
+)
 """Paths that speak a provider's format; every other path speaks our own."""
 
 
@@ -44,4 +54,5 @@ def error_headers(error: MemoryRouterError) -> dict[str, str]:
 
 
 def _format_of(path: str) -> WireFormat | None:
-    return _FORMATS.get(path.rstrip("/"))
+    path = path.rstrip("/")
+    return next((wire_format for pattern, wire_format in _FORMATS if pattern.fullmatch(path)), None)

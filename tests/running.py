@@ -7,6 +7,7 @@ program as an operator does, for what needs a process of its own: kill, SIGTERM,
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -32,24 +33,25 @@ from models.settings import (
 from router import service
 from router.server import BoundAddress
 from tests.fakes.embedding import HashEmbedding
+from tests.patience import PATIENCE_S, PATIENT_ENVIRONMENT, PATIENT_PROXY, PATIENT_VAULTS
 
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 30.0
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def settings_for(
     provider: ProviderSettings | None = None, *, base: Settings | None = None, **sections: Any
 ) -> Settings:
-    """Settings of a test server: a free port, one shard, and this provider under the prefix `openai`.
+    """Settings of a test server: a free port, one shard, patience, and this provider under the prefix `openai`.
 
     Args:
         sections: whole sections that replace those of `base`, such as `proxy=ProxySettings(...)`.
     """
     base = base or Settings()
     values = {
-        "server": ServerSettings(host="127.0.0.1", port=0, drain_timeout_s=5),
+        "server": ServerSettings(host="127.0.0.1", port=0),
         "store": StoreSettings(shards=1),
+        "vaults": PATIENT_VAULTS,
+        "proxy": PATIENT_PROXY,
         "providers": ProvidersSettings(by_name={} if provider is None else {"openai": provider}),
         **sections,
     }
@@ -139,7 +141,7 @@ class Client:
 
     async def wait_embedded(self) -> None:
         """Return once everything stored has its vectors."""
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_S):
             while (await self.stats())["pending"]:
                 await trio.lowlevel.checkpoint()
 
@@ -201,7 +203,7 @@ async def open_server(
             announce=announced.append,
             encoder=encoder or HashEmbedding(),
         )
-        with trio.fail_after(START_TIMEOUT_S):
+        with trio.fail_after(PATIENCE_S):
             address: BoundAddress = await serving.start(serve)
         if announced:
             await trio.Path(key_file).write_text(announced[0])
@@ -255,7 +257,7 @@ async def open_reply(client: Client, path: str, body: Any) -> AsyncIterator[RawR
 
 def open_http(url: str) -> httpx.AsyncClient:
     """Connections to a server, for the length of an `async with`."""
-    return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False)
 
 
 _real_encoder: list[EmbeddingModel] = []
@@ -296,7 +298,7 @@ class ServerProcess:
 
     async def wait(self) -> int:
         """The exit code, once it has ended and all its output has been read."""
-        with trio.fail_after(STOP_TIMEOUT_S):
+        with trio.fail_after(PATIENCE_S):
             code = await self.process.wait()
             for ended in self._ended.values():
                 await ended.wait()
@@ -304,9 +306,18 @@ class ServerProcess:
 
     async def wait_serving(self) -> None:
         """Return once it has said where it serves."""
-        with trio.fail_after(START_TIMEOUT_S):
+        with trio.fail_after(PATIENCE_S):
             await self._serving.wait()
+            while self._prints():  # the account key's line was written first, but its task may not have run yet
+                await trio.lowlevel.checkpoint()
         assert self.url, self.log
+
+    def _prints(self) -> bool:
+        """Whether there is something on stdout that has not been read."""
+        if self._ended["stdout"].is_set():
+            return False
+        assert isinstance(self.process.stdout, trio.lowlevel.FdStream)
+        return bool(select.select([self.process.stdout.fileno()], [], [], 0)[0])
 
     async def read_stdout(self) -> None:
         """Collect what it prints."""
@@ -346,7 +357,7 @@ async def open_process(data_dir: Path, *, environment: Mapping[str, str] | None 
     process = await trio.lowlevel.open_process(
         command,
         cwd=ROOT,
-        env=own | {"MEMORYROUTER_STORE__SHARDS": "1", **(environment or {})},
+        env=own | PATIENT_ENVIRONMENT | {"MEMORYROUTER_STORE__SHARDS": "1"} | dict(environment or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -361,6 +372,6 @@ async def open_process(data_dir: Path, *, environment: Mapping[str, str] | None 
         finally:
             if process.returncode is None:
                 process.kill()
-            with trio.CancelScope(shield=True), trio.move_on_after(STOP_TIMEOUT_S):
+            with trio.CancelScope(shield=True), trio.move_on_after(PATIENCE_S):
                 await server.wait()
             reading.cancel_scope.cancel()

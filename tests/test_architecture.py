@@ -28,9 +28,9 @@ BANNED = {
 
 # Packages that stand behind one seam: only these modules import them.
 SEAMS = {
-    "httpx": r"router/(upstream|transfer_http)\.py",
+    "httpx": r"router/(upstream|upstream_call|transfer_http)\.py",
     "hypercorn": r"router/server\.py",
-    "quart": r"router/(app|streaming|requests|request_ids)\.py|router/routes/.*",
+    "quart": r"router/(app|proxying|streaming|requests|request_ids)\.py|router/routes/.*",
     "quart_trio": r"router/app\.py",
     "click": r"router/(cli|operations|transfers|command_options)\.py",
     "hnswlib": r"actors/segments\.py",

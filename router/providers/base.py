@@ -86,7 +86,7 @@ class Splitter(Protocol):
         """What the end of the stream completes."""
 
     def open_line(self) -> bytes | None:
-        """None on an event border; else what `WireFormat.error_event` needs to know of the event in progress."""
+        """What the format's `error_event` needs to know of where the stream stands; None where it needs nothing."""
 
 
 class Collector(Protocol):
@@ -116,6 +116,10 @@ class ChatRequest(Protocol):
     @property
     def stream(self) -> bool:
         """Whether the client asked for server-sent events."""
+
+    @property
+    def stream_type(self) -> str:
+        """The media type of a streamed reply; a reply of another type is read whole."""
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -164,8 +168,8 @@ class WireFormat(Protocol):
         """Bytes that end a broken stream with an error that this format's SDKs raise.
 
         Args:
-            open_line: None on an event border, else the part of a line that is already with the client
-                (`EventSplitter.open_line`).
+            open_line: from the `open_line` of this format's splitter: with server-sent events the part of a line that
+                is already with the client, None on an event border.
         """
 
 

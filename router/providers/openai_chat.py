@@ -7,7 +7,6 @@ prompt cache sees the same prefix. Must never re-encode a message that it does n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from router.providers.json_bytes import (
 from router.providers.openai_reply import ChatCollector, parse_chat_reply
 from router.providers.request_parts import (
     decode_field,
+    hash_messages,
     pop_options,
     read_messages,
     read_model,
@@ -50,6 +50,7 @@ class ChatCompletionsRequest:
     """
 
     __slots__ = ("_anchor", "_members", "_messages", "choices", "include_usage", "model", "options", "stream")
+    stream_type = "text/event-stream"
 
     def __init__(self, body: bytes) -> None:
         members = read_object(body)
@@ -80,14 +81,13 @@ class ChatCompletionsRequest:
         return turns
 
     def anchor_hash(self) -> bytes | None:
-        """SHA-256 over the messages up to and including the anchor, each behind its length; None without an anchor."""
+        """SHA-256 over what the messages up to the anchor mean, each behind its length; None without an anchor.
+
+        Cache marks do not count: they move in every request of a tool loop, and the block must not.
+        """
         if self._anchor is None:
             return None
-        digest = hashlib.sha256()
-        for message in self._messages[: self._anchor + 1]:
-            digest.update(len(message.raw).to_bytes(8, "big"))
-            digest.update(message.raw)
-        return digest.digest()
+        return hash_messages(message.meaning() for message in self._messages[: self._anchor + 1])
 
     def encode(self, *, model: str, block: str = "", injection: Injection = "tail") -> bytes:
         """The body for the provider."""
@@ -160,7 +160,7 @@ class ChatCompletionsFormat:
             rest = close_object(partial, member)
             if rest is not None:
                 return (b"" if colon else b":") + rest + b"\n\n"
-        return b"\n\n" + event if open_line else b"\n" + event
+        return b"\n\n" + event  # two line ends: after a CR the first may only complete a CRLF
 
 
 OPENAI_CHAT = ChatCompletionsFormat()

@@ -6,6 +6,8 @@ sent. Must know no format's own fields beyond the kinds of content parts.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from models.errors import InvalidRequest
@@ -13,6 +15,7 @@ from router.providers.json_bytes import (
     check_shape,
     decode_value,
     encode_string,
+    join_array,
     join_object,
     split_array,
     split_object,
@@ -37,6 +40,9 @@ OPTION_FIELDS = frozenset(
 )
 """Body fields of our own (contract 2.3): read, and never sent on, since strict providers reject what they do not
 know."""
+
+CACHE_MARK = "cache_control"
+"""Where a prompt cache may end: a mark that Anthropic, and those who forward to it, take on parts of messages."""
 
 _MESSAGE_OPTION = "memory"
 _PLACEHOLDERS = {
@@ -88,9 +94,30 @@ class RequestMessage:
         refusal = self.members.get("refusal", b"null")
         return whole_text(refusal_or_text(content, decode_value(refusal)))
 
+    def meaning(self) -> bytes:
+        """The message without its cache marks, in one form for string and array content.
+
+        Clients move their marks on in every request of a tool loop, and turn strings into parts to carry them.
+        """
+        if self.content.startswith(b"["):
+            parts = [_part_meaning(part) for part in split_array(self.content)]
+        else:
+            parts = [join_object({"text": self.content, "type": b'"text"'})]
+        others = {name: self.members[name] for name in sorted(self.members) if name not in {"content", CACHE_MARK}}
+        return join_object({**others, "content": join_array(parts)})
+
     def has_content(self) -> bool:
         """Whether there is something that memory can be put in front of."""
         return self.content not in {b"null", b'""'} and self.content.strip(b"[] \t\r\n") != b""
+
+
+def hash_messages(messages: Iterable[bytes]) -> bytes:
+    """SHA-256 over messages, each behind its length."""
+    digest = hashlib.sha256()
+    for message in messages:
+        digest.update(len(message).to_bytes(8, "big"))
+        digest.update(message)
+    return digest.digest()
 
 
 def read_object(body: bytes) -> dict[str, bytes]:
@@ -199,6 +226,13 @@ def put_first(text: str, content: bytes, *, part_type: str = "text") -> bytes:
     return b"[" + part + (b"" if rest.lstrip()[:1] == b"]" else b",") + rest
 
 
+def _part_meaning(raw: bytes) -> bytes:
+    if not raw.startswith(b"{"):
+        return raw
+    members = split_object(raw)
+    return join_object({name: members[name] for name in sorted(members) if name != CACHE_MARK})
+
+
 def part_text(raw: bytes) -> str:
     """The words of one content part. A part that is a bare string counts as text; some servers take those."""
     if raw.startswith(b'"'):
@@ -207,9 +241,9 @@ def part_text(raw: bytes) -> str:
         return ""
     part = split_object(raw)
     kind = decode_value(part.get("type", b'"text"'))
-    if kind in _SILENT_TYPES:
+    if not isinstance(kind, str) or kind in _SILENT_TYPES:
         return ""
     if kind in _TEXT_TYPES:
         text = decode_value(part.get("refusal" if kind == "refusal" else "text", b"null"))
         return text if isinstance(text, str) else ""
-    return _PLACEHOLDERS.get(kind, "[attachment]") if isinstance(kind, str) else ""
+    return _PLACEHOLDERS.get(kind, "[attachment]")

@@ -7,6 +7,7 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
+from actors.inbox_lag import weigh
 from models.errors import Forbidden, InvalidRequest
 from models.memory import Exchange, Message, Role, memory_id
 from models.messages import Barrier, Forget, Hit, Stats, VaultStats
@@ -19,7 +20,7 @@ from router.recalling import NOTHING, Recollection, question_text
 from router.remembering import MODEL_CHARACTERS_MAX
 from router.request_ids import current_request_id
 from router.requests import json_response, offload, read_body, read_caller, read_object, read_options
-from router.uploads import exchanges_of, parse_lines
+from router.uploads import ROOM_TIMEOUT_S, exchanges_of, parse_lines
 
 SEARCH_LIMIT_DEFAULT = 10
 SEARCH_LIMIT_MAX = 1_000
@@ -98,7 +99,7 @@ class _MemoryApi:
             model=model and model[:MODEL_CHARACTERS_MAX],
             request_id=current_request_id(),
         )
-        with await self._parts.supervisor.pin(vault) as pin:
+        with await self._parts.supervisor.pin(vault, weigh([exchange])) as pin:
             receipt = pin.submit([exchange])
             await receipt.wait_durable(timeout_s=COMMIT_TIMEOUT_S)
 
@@ -156,7 +157,8 @@ class _MemoryApi:
             self._parts, len(body), parse_lines, body, session_id=options.session_id, limits=limits
         )
         exchanges = exchanges_of(messages, now_ms=self._parts.now_ms(), request_id=current_request_id())
-        with await self._parts.supervisor.pin(caller.principal.vault) as pin:
+        vault, weight = caller.principal.vault, weigh(exchanges)
+        with await self._parts.supervisor.pin(vault, weight, wait_room_s=ROOM_TIMEOUT_S) as pin:
             receipt = pin.submit(exchanges)
             applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
         stats = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from models.errors import InvalidRequest
+from models.errors import InvalidRequest, ModelNotFound
 from models.memory import LOCAL_RECALL_MODEL
 from models.version import VERSION
 from router.admin import create_user_key, format_time
@@ -31,6 +31,7 @@ def system_routes(components: Components) -> Blueprint:
     routes.get("/metrics")(api.metrics)
     routes.post("/v1/keys")(api.create_key)
     routes.get("/v1/models")(api.models)
+    routes.get("/v1/models/<path:name>")(api.model)
     return routes
 
 
@@ -92,6 +93,19 @@ class _SystemApi:
         by_provider = await self._listing.models(caller.provider_key)
         return json_response(models_body(by_provider, created_s=int(time.time())))
 
+    async def model(self, name: str) -> Response:
+        """One of these models."""
+        caller = await read_caller(self._parts)
+        for provider, names in (await self._listing.models(caller.provider_key)).items():
+            if name in names:
+                return json_response(model_body(name, provider, created_s=int(time.time())))
+        raise ModelNotFound(f"There is no model `{name[:100]}`.", hint="GET /v1/models lists them.")
+
+
+def model_body(name: str, provider: str, *, created_s: int) -> dict[str, Any]:
+    """One model in OpenAI's shape."""
+    return {"id": name, "object": "model", "created": created_s, "owned_by": provider}
+
 
 def key_name(value: Any) -> str:
     """The name of a new key; its length is checked where keys are made.
@@ -112,7 +126,7 @@ def models_body(by_provider: dict[str, list[str]], *, created_s: int) -> dict[st
     return {
         "object": "list",
         "data": [
-            {"id": name, "object": "model", "created": created_s, "owned_by": provider}
+            model_body(name, provider, created_s=created_s)
             for provider, models in by_provider.items()
             for name in models
         ],

@@ -13,7 +13,7 @@ from models.ids import Principal, VaultRef
 class StoredVault:
     """One live vault. Bodies are kept encoded, so that nobody shares a dict with the store."""
 
-    __slots__ = ("account", "created_ms", "inbox", "memories", "next_seq", "reference", "vectors")
+    __slots__ = ("account", "created_ms", "imprint", "inbox", "memories", "next_seq", "reference", "vectors")
 
     def __init__(self, reference: VaultRef, *, account: int, created_ms: int) -> None:
         self.reference = reference
@@ -22,6 +22,7 @@ class StoredVault:
         self.inbox: dict[int, bytes] = {}
         self.memories: dict[int, bytes] = {}
         self.vectors: dict[int, tuple[str, NDArray[np.float16]]] = {}
+        self.imprint: bytes | None = None
         self.next_seq = 1
 
 

@@ -169,12 +169,16 @@ class FakeProvider:
             except (trio.BrokenResourceError, h11.RemoteProtocolError):
                 return
 
+    def script_for(self, recorded: Recorded) -> Script:
+        """What to answer this request with; a provider that goes by the request overrides it."""
+        return self._scripts.pop(0) if self._scripts else reply_script()
+
     async def _serve_request(self, stream: trio.SocketStream, wire: h11.Connection) -> bool:
         recorded = await _read_request(stream, wire)
         if recorded is None:
             return False
         self.requests.append(recorded)
-        script = self._scripts.pop(0) if self._scripts else reply_script()
+        script = self.script_for(recorded)
         finished, left = False, trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, stream, wire, left, nursery.cancel_scope)
@@ -240,6 +244,14 @@ async def open_fake_provider() -> AsyncIterator[FakeProvider]:
         connections.start_soon(trio.serve_listeners, provider.serve, listeners)
         yield provider
         connections.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_dead_provider() -> AsyncIterator[ProviderSettings]:
+    """Settings of a provider that refuses connections: its port is taken, so that nobody else listens there."""
+    with trio.socket.socket() as taken:
+        await taken.bind(("127.0.0.1", 0))
+        yield FakeProvider(taken.getsockname()[1]).settings()
 
 
 def gated(chunks: Iterable[bytes], gates: Iterable[trio.Event]) -> Iterator[Step]:

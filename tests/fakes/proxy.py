@@ -23,6 +23,7 @@ from router.sse import EventSplitter
 from router.streaming import CloseWithRequest, Commit, Relay, exits, stream_response
 from router.upstream import Upstream, open_upstream
 from tests.fakes.provider import FakeProvider, open_fake_provider, rechunk
+from tests.patience import PATIENCE_S
 
 ASKED = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
 
@@ -72,11 +73,11 @@ def relay_of(
     return Relay(
         chunks,
         wire_format=OPENAI_CHAT,
+        splitter=EventSplitter(event_bytes_max=event_bytes_max),
         collector=ChatCollector(text_chars_max=10_000),
         hand_off=memory.hand_off,
         on_not_durable=memory.not_durable.append,
         commit_wait_s=commit_wait_s,
-        event_bytes_max=event_bytes_max,
     )
 
 
@@ -172,13 +173,13 @@ def make_app(upstream: Upstream, memory: Memory) -> QuartTrio:
 
 @asynccontextmanager
 async def open_proxy(memory: Memory | None = None, **settings: float) -> AsyncIterator[Proxy]:
-    """The proxy on a free port; everything must be over within ten seconds."""
+    """The proxy on a free port; nothing in it may last longer than `PATIENCE_S`."""
     memory = Memory() if memory is None else memory
     config = Config()
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
     stop = trio.Event()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         async with open_fake_provider() as provider, trio.open_nursery() as servers:
             fake: Any = provider.settings(**settings)  # type: ignore[arg-type]  # only floats are given here
             async with open_upstream({"fake": fake}) as upstream:

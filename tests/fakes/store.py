@@ -184,6 +184,20 @@ class MemoryStore:
     async def prune_segments(self, vault: VaultRef, *, keep: Sequence[int]) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def load_imprint(self, vault: VaultRef) -> bytearray | None:
+        await trio.lowlevel.checkpoint()
+        imprint = self.disk.vault(vault).imprint
+        return None if imprint is None else bytearray(imprint)
+
+    async def save_imprint(self, vault: VaultRef, parts: Sequence[memoryview]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.disk.vault(vault).imprint = b"".join(parts)
+
+    async def remove_imprint(self, vault: VaultRef) -> None:
+        await trio.lowlevel.checkpoint()
+        if vault.number in self.disk.vaults:
+            self.disk.vault(vault).imprint = None
+
     async def vaults_with_inbox(self) -> list[VaultRef]:
         await trio.lowlevel.checkpoint()
         found = [vault.reference for vault in self.disk.vaults.values() if vault.inbox]

@@ -76,3 +76,24 @@ def test_openai_style_base_urls_have_the_version_and_the_others_are_bare_origins
     for provider in BUILT_IN_PROVIDERS.values():
         assert provider.base_url.endswith("/v1") == (provider.format == "openai")
         assert not provider.base_url.endswith("/")
+
+
+def test_further_formats_and_tweaks_are_those_of_the_vendors() -> None:
+    """reference/gateways.md 3a."""
+    serves = {name: provider.serves for name, provider in BUILT_IN_PROVIDERS.items() if provider.serves}
+    mistral = BUILT_IN_PROVIDERS["mistral"]
+
+    assert serves == {
+        "openai": ("responses",), "xai": ("responses",), "groq": ("responses",),
+        "openrouter": ("responses", "messages"), "ollama": ("responses", "messages"), "vllm": ("responses", "messages"),
+    }  # fmt: skip
+    assert mistral.fields_dropped == ("stream_options", "store")
+    assert mistral.fields_renamed == ("max_completion_tokens=max_tokens", "seed=random_seed")
+    assert not any(p.fields_dropped or p.fields_renamed for p in BUILT_IN_PROVIDERS.values() if p is not mistral)
+
+
+def test_openrouter_answers_for_the_names_it_keeps_too() -> None:
+    openrouter = BUILT_IN_PROVIDERS["openrouter"]
+
+    assert openrouter.prefixes == openrouter.keep_prefixes == ("openrouter", "meta-llama", "meta")
+    assert not any(provider.keep_prefixes for provider in BUILT_IN_PROVIDERS.values() if provider is not openrouter)

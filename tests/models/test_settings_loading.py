@@ -177,6 +177,26 @@ def test_a_named_variable_that_is_not_set_is_no_error_but_can_be_told(tmp_path: 
         ("[keys]\nany_key_mints = 1", "keys.any_key_mints must be true or false."),
         ("[proxy]\ninjection = 'head'", 'proxy.injection must be one of "system", "tail".'),
         ("[providers.openai]\nprefixes = 'x'", "providers.openai.prefixes must be a list of at most 16 texts."),
+        (
+            "[providers.openai]\nserves = ['chat']",
+            'providers.openai.serves must be a list of "messages" and "responses".',
+        ),
+        ("[providers.anthropic]\nserves = ['messages']", "providers.anthropic.serves is for providers of the format"),
+        (
+            "[providers.openai]\nfields_renamed = ['a']",
+            "providers.openai.fields_renamed must be a list of at most 32 texts.",
+        ),
+        ("[fallbacks]\n'openai/a' = 'openai/b'", 'fallbacks."openai/a" must be a list of 1 to 8 names of models.'),
+        ("[fallbacks]\n'openai/a' = []", 'fallbacks."openai/a" must be a list of 1 to 8 names of models.'),
+        (
+            "[fallbacks]\n'openai/a' = ['openai/a']",
+            'fallbacks."openai/a" must name other models, and each of them once.',
+        ),
+        ("[fallbacks]\n'a' = ['b', 'b']", 'fallbacks."a" must name other models, and each of them once.'),
+        ("[fallbacks]\n'a' = ['nobody/b']", 'fallbacks."a": no provider has the prefix nobody.'),
+        ("[fallbacks]\n'nobody/a' = ['b']", 'fallbacks."nobody/a": no provider has the prefix nobody.'),
+        ("[fallbacks]\n'a' = ['local/recall']", 'fallbacks."a": no provider has the prefix local.'),
+        ("fallbacks = 1", "fallbacks must be a table: [fallbacks]."),
         (f"[providers.openai]\napi_key = ['{SECRET}']", "providers.openai.api_key must be a text."),
         ("[store]\nshards = 65", "store.shards must be an integer from 1 to 64."),
         ("[recall]\ntime_zone = 'Mars/Olympus'", "recall.time_zone must be an IANA time zone"),
@@ -214,6 +234,7 @@ def test_a_mistake_in_a_file_is_one_line_that_names_the_key(tmp_path: Path, toml
             "PROVIDERS__OPENAI__API_KY",
             "unknown setting providers.openai.api_ky; did you mean providers.openai.api_key?",
         ),
+        ("FALLBACKS__GPT", "fallbacks are set in the file only"),
         ("PROVIDERS__OPENAI", "unknown setting providers.openai; did you mean"),
     ],
 )
@@ -235,9 +256,24 @@ def test_a_file_that_is_not_utf8_or_far_too_large_is_refused(tmp_path: Path) -> 
         load_settings(path, {})
 
 
+def test_fallbacks_are_lists_of_models_by_model(tmp_path: Path) -> None:
+    toml = "[fallbacks]\n'openai/gpt-5.1' = ['anthropic/claude', 'X-AI/grok']\nplain = ['openai/gpt-5.1']\n"
+
+    fallbacks = load(tmp_path, toml).fallbacks
+
+    assert fallbacks == {"openai/gpt-5.1": ("anthropic/claude", "X-AI/grok"), "plain": ("openai/gpt-5.1",)}
+    assert load(tmp_path, "[fallbacks]\n").fallbacks == {}
+
+
+def test_a_list_of_a_provider_can_be_set_by_the_environment(tmp_path: Path) -> None:
+    environ = {"MEMORYROUTER_PROVIDERS__TOGETHER__SERVES": "responses, messages"}
+
+    assert load(tmp_path, "", environ).providers.by_name["together"].serves == ("responses", "messages")
+
+
 def test_every_type_of_a_setting_can_be_described() -> None:
     for section in msgspec.structs.fields(Settings):
-        if section.name != "providers":
+        if section.name not in {"providers", "fallbacks"}:
             assert all(describe_type(field.type) for field in msgspec.structs.fields(section.type))
 
 

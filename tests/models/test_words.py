@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import words
 from models.words import TERM_CHARACTERS_MAX, terms
 
 
@@ -88,3 +89,15 @@ def test_threads_do_not_share_a_stemmer() -> None:
 def test_a_million_characters_of_any_shape_are_done_in_one_pass(shape: str) -> None:
     """A backtracking expression would need minutes for some of these."""
     assert all(len(term) <= TERM_CHARACTERS_MAX for term in terms("1" + shape * (300_000 // len(shape)) + "1"))
+
+
+def test_terms_are_the_same_however_many_tokens_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of tokens is bounded, and no long one is."""
+    texts = [f"running shoes{number} v{number}.2 {number},000 \u6771\u4eac{number} {'x' * 99}" for number in range(40)]
+    first = [terms(text) for text in texts]
+    monkeypatch.setattr(words, "TOKENS_KNOWN_MAX", 7)
+    words._known.clear()
+    for _ in range(2):
+        assert [terms(text) for text in texts] == first
+        assert 0 < len(words._known) <= 7
+        assert max(map(len, words._known)) <= words.TERM_CHARACTERS_MAX

@@ -9,13 +9,11 @@ from typing import Any
 
 import msgspec
 
-from models.settings import ProxySettings, Settings
+from models.settings import Settings
 from tests.fakes.provider import FakeProvider, open_fake_provider
 from tests.running import Client, open_server, settings_for, user
 
 PATH = "/v1/chat/completions"
-PATIENT = ProxySettings(recall_budget_ms=20_000, commit_wait_ms=20_000)
-"""Budgets that a busy machine does not exceed."""
 
 
 @asynccontextmanager
@@ -23,9 +21,9 @@ async def open_both(tmp_path: Path, settings: Settings | None = None) -> AsyncIt
     """A server and its provider under the prefix `openai`.
 
     Args:
-        settings: their providers are replaced; patient ones unless given.
+        settings: their providers are replaced.
     """
-    base = settings or settings_for(proxy=PATIENT)
+    base = settings or settings_for()
     async with open_fake_provider() as provider:
         providers = settings_for(provider.settings()).providers
         async with open_server(tmp_path / "data", msgspec.structs.replace(base, providers=providers)) as server:

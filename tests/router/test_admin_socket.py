@@ -14,6 +14,7 @@ import trio
 from models.errors import NotFound, SetupError
 from router import admin_socket
 from router.admin_socket import AdminError, call_admin, open_admin_socket
+from tests.patience import PATIENCE_S
 
 
 async def perform(command: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +39,7 @@ async def talk(path: Path, data: bytes) -> bytes:
     async with stream:
         await stream.send_all(data)
         answer = bytearray()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async for part in stream:
                 answer += part
     return bytes(answer)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
 import trio
 from numpy.typing import NDArray
+from trio.testing import MockClock
 
 from actors.embedder import open_embedder
 from actors.store.protocol import VaultImage
@@ -33,6 +36,7 @@ from router.remembering import Rememberer
 from router.streaming import wait_durable
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.store import MemoryStore, open_memory_store
+from tests.patience import PATIENCE_S, wait_until
 from tests.router.proxied import open_both, told
 from tests.running import object_of, open_server, settings_for, user
 
@@ -68,10 +72,10 @@ class Stage:
         messages = tuple(Message(role="user", content=text) for text in texts)
         with await self.supervisor.pin(self.vault) as pin:
             receipt = pin.submit([Exchange(messages=messages, source="ingest", accepted_ms=1_000)])
-            await receipt.wait_applied(timeout_s=5)
+            await receipt.wait_applied(timeout_s=PATIENCE_S)
 
     async def stats(self) -> VaultStats:
-        counted: VaultStats = await self.supervisor.ask(self.vault, Stats(), timeout_s=5)
+        counted: VaultStats = await self.supervisor.ask(self.vault, Stats(), timeout_s=PATIENCE_S)
         return counted
 
     def skipped(self, reason: str) -> float:
@@ -85,10 +89,12 @@ class SlowEncoder(HashEmbedding):
         super().__init__()
         self.go = threading.Event()
         self.go.set()
+        self.waits = 0
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if any("?" in text for text in texts):
-            self.go.wait(10)
+            self.waits += not self.go.is_set()
+            assert self.go.wait(PATIENCE_S)
         return super().encode(texts)
 
 
@@ -96,10 +102,11 @@ class SlowEncoder(HashEmbedding):
 async def open_stage(
     *, encoder: HashEmbedding | None = None, settings: VaultSettings | None = None
 ) -> AsyncIterator[Stage]:
+    settings = settings or VaultSettings()
     async with (
         open_memory_store() as store,
         open_embedder(encoder or HashEmbedding()) as embedder,
-        open_supervisor(store, embedder, settings or VaultSettings(), VaultLimits(), drain_timeout_s=1) as supervisor,
+        open_supervisor(store, embedder, settings, VaultLimits(), drain_timeout_s=PATIENCE_S) as supervisor,
     ):
         account = await store.create_account(key_hash=hash_key("mk_a"), shown="mk_a…", created_ms=1)
         recaller = Recaller(embedder, supervisor, block_cache_s=60, clock=trio.current_time)
@@ -111,7 +118,7 @@ async def test_a_chat_gets_its_block_and_leaves_its_exchange() -> None:
     async with open_stage() as stage:
         await stage.remember(DOG)
         memory = stage.memory()
-        await memory.begin(budget_s=10)
+        await memory.begin(budget_s=PATIENCE_S)
         assert memory.status == "ok"
         assert DOG in memory.block
         receipt = memory.hand_off(Reply(text="Rex!", complete=True), model="openai/m")
@@ -123,14 +130,17 @@ async def test_a_chat_gets_its_block_and_leaves_its_exchange() -> None:
     assert stage.skipped("ok") == 0
 
 
-async def test_recall_over_its_budget_is_a_timeout_and_the_exchange_is_stored() -> None:
+async def test_recall_over_its_budget_is_a_timeout_and_the_exchange_is_stored(mock_clock: MockClock) -> None:
     """The chat goes on without memory; a tool loop that began so stays so, for the sake of the prompt cache."""
     encoder = SlowEncoder()
     async with open_stage(encoder=encoder) as stage:
         await stage.remember(DOG)
         encoder.go.clear()
         memory = stage.memory()
-        await memory.begin(budget_s=0.05)
+        async with trio.open_nursery() as beginning:
+            beginning.start_soon(partial(memory.begin, budget_s=0.3))
+            await wait_until(lambda: encoder.waits == 1)
+            mock_clock.jump(1)
         encoder.go.set()
         assert (memory.status, memory.block) == ("timeout", "")
         assert stage.skipped("timeout") == 1
@@ -139,11 +149,11 @@ async def test_recall_over_its_budget_is_a_timeout_and_the_exchange_is_stored() 
         memory.close(model="m")
 
         again = stage.memory(user(QUESTION), CALL, RESULT)
-        await again.begin(budget_s=10)
+        await again.begin(budget_s=PATIENCE_S)
         assert (again.status, again.block) == ("empty", "")
         again.close(model="m")
         fresh = stage.memory()
-        await fresh.begin(budget_s=10)
+        await fresh.begin(budget_s=PATIENCE_S)
         assert fresh.status == "ok"
         fresh.close(model="m")
 
@@ -154,12 +164,12 @@ async def test_a_tool_loop_keeps_its_block_however_slow_recall_has_become() -> N
     async with open_stage(encoder=encoder) as stage:
         await stage.remember(DOG)
         first = stage.memory()
-        await first.begin(budget_s=10)
+        await first.begin(budget_s=PATIENCE_S)
         first.close(model="m")
         encoder.go.clear()
         for _ in range(2):
             second = stage.memory(user(QUESTION), CALL, RESULT)
-            await second.begin(budget_s=0.05)
+            await second.begin(budget_s=PATIENCE_S)
             assert (second.status, second.block) == ("ok", first.block)
             second.close(model="m")
         encoder.go.set()
@@ -173,13 +183,13 @@ async def load_damaged(vault: VaultRef, *, model_id: str) -> VaultImage:
 @pytest.mark.parametrize(("access", "status"), [(Access(), "not_stored"), (Access(write=False), "overloaded")])
 async def test_a_vault_in_quarantine_costs_memory_and_not_the_chat(access: Access, status: str) -> None:
     """What cannot be stored is said, in the header and in the metric."""
-    settings = VaultSettings(restarts_max=1, quarantine_s=30)
+    settings = VaultSettings(restarts_max=1, restart_window_s=3_600, quarantine_s=3_600)
     async with open_stage(settings=settings) as stage:
         stage.store.load_vault = load_damaged  # type: ignore[method-assign]  # the fault
         options = msgspec.structs.replace(OPTIONS, access=access)
         for _ in range(3):
             memory = stage.memory(options=options)
-            await memory.begin(budget_s=2)
+            await memory.begin(budget_s=PATIENCE_S)
             memory.close(model="m")
         assert (memory.status, memory.block) == (status, "")
         assert stage.skipped("overloaded") >= 1
@@ -193,7 +203,7 @@ async def test_no_place_for_the_exchange_is_not_stored_and_memory_is_there_all_t
         await stage.remember(DOG)
         holding = await stage.supervisor.pin(stage.vault)
         memory = stage.memory()
-        await memory.begin(budget_s=10)
+        await memory.begin(budget_s=PATIENCE_S)
         assert memory.status == "not_stored"
         assert DOG in memory.block
         assert dict(memory.headers())["X-Memory-Tokens-Injected"] != "0"
@@ -207,10 +217,10 @@ async def test_a_commit_that_fails_is_said() -> None:
     """A full disk ends no chat."""
     async with open_stage() as stage:
         memory = stage.memory()
-        await memory.begin(budget_s=10)
+        await memory.begin(budget_s=PATIENCE_S)
         stage.store.fail_commit(StorageFull("full"))
         receipt = memory.hand_off(Reply(text="Rex", complete=True), model="m")
-        reason = await wait_durable(receipt, deadline=trio.current_time() + 5)
+        reason = await wait_durable(receipt, deadline=trio.current_time() + PATIENCE_S)
         assert reason == "storage_full"
         memory.not_durable(reason)
         assert memory.status == "not_stored"
@@ -226,7 +236,7 @@ async def test_what_is_switched_off_is_not_even_tried(access: Access, status: st
     """No pin without writing, no recall without reading."""
     async with open_stage() as stage:
         memory = stage.memory(options=msgspec.structs.replace(OPTIONS, access=access))
-        await memory.begin(budget_s=10)
+        await memory.begin(budget_s=PATIENCE_S)
         assert memory.status == status
         assert dict(memory.headers())["X-Memory-Mode"] == access.mode
         assert (memory.hand_off(None, model="m") is not None) is access.write
@@ -237,10 +247,10 @@ async def test_closing_stores_the_users_turn_when_no_reply_came() -> None:
     """However the request ended."""
     async with open_stage() as stage:
         memory = stage.memory()
-        await memory.begin(budget_s=10)
+        await memory.begin(budget_s=PATIENCE_S)
         memory.close(model="m")
         memory.close(model="m")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             while not (await stage.stats()).memories:
                 await trio.lowlevel.checkpoint()
         assert (await stage.stats()).memories == 1
@@ -254,20 +264,34 @@ def test_a_header_cannot_be_broken_by_a_session_id() -> None:
 # --- the same over HTTP ---
 
 
-async def test_a_slow_model_costs_memory_and_not_the_chat(tmp_path: Path) -> None:
+async def test_a_slow_model_costs_memory_and_not_the_chat(tmp_path: Path, mock_clock: MockClock) -> None:
     """`X-Memory-Status: timeout`, the provider's reply, and the exchange stored; `prepare` says 503 instead."""
     encoder = SlowEncoder()
+    answers: list[httpx.Response] = []
     settings = settings_for(
-        proxy=ProxySettings(recall_budget_ms=50, commit_wait_ms=20_000), vaults=VaultSettings(ask_timeout_ms=50)
+        proxy=ProxySettings(recall_budget_ms=300, commit_wait_ms=60_000), vaults=VaultSettings(ask_timeout_ms=300)
     )
     async with open_server(tmp_path / "data", settings, encoder=encoder) as server:
-        await server.ingest(DOG)
-        encoder.go.clear()
-        answer = await server.chat(QUESTION, model="local/recall")
-        prepared = await server.post("/v1/memory/prepare", {"messages": [user(QUESTION)]})
-        searched = await server.post("/v1/memory/search", {"query": QUESTION})
-        encoder.go.set()
 
+        async def keep(ask: Callable[[], Awaitable[httpx.Response]]) -> None:
+            answers.append(await ask())
+
+        await server.ingest(DOG)
+        for ask in (
+            partial(server.chat, QUESTION, model="local/recall"),
+            partial(server.post, "/v1/memory/prepare", {"messages": [user(QUESTION)]}),
+            partial(server.post, "/v1/memory/search", {"query": QUESTION}),
+        ):
+            encoder.go.clear()
+            before = encoder.waits
+            async with trio.open_nursery() as asking:
+                asking.start_soon(keep, ask)
+                await wait_until(lambda before=before: encoder.waits > before)  # type: ignore[misc]  # a default binds the loop's value
+                mock_clock.jump(1)
+            encoder.go.set()
+            await server.wait_embedded()
+
+    answer, prepared, searched = answers
     assert (answer.status_code, answer.headers["x-memory-status"]) == (200, "timeout")
     for own in (prepared, searched):
         assert own.status_code == 503

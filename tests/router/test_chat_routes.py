@@ -19,6 +19,7 @@ from tests.fakes.provider import (
     reply_script,
     stream_script,
 )
+from tests.patience import PATIENCE_S
 from tests.router.proxied import PATH, open_both, streamed, told
 from tests.running import open_reply, user
 
@@ -69,7 +70,7 @@ async def test_each_chunk_is_forwarded_at_once(tmp_path: Path) -> None:
     async with open_both(tmp_path) as (server, provider):
         provider.enqueue(stream_script(gated(events, gates)))
         gates[0].set()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             async with open_reply(server, PATH, streamed(QUESTION)) as reply:
                 for number, event in enumerate(events):
                     received = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from tests.fakes.provider import (
     chat_chunk,
     chat_events,
     chat_reply,
+    open_dead_provider,
     open_fake_provider,
     rechunk,
     reply_script,
     stream_script,
 )
-from tests.router.proxied import PATH, PATIENT, open_both, streamed, told
+from tests.patience import PATIENCE_S, PATIENT_PROXY, wait_until
+from tests.router.proxied import PATH, open_both, streamed, told
 from tests.running import assistant, object_of, open_reply, open_server, settings_for, user
 
 DOG = "My dog is called Rex."
@@ -141,9 +144,7 @@ async def test_a_reply_that_is_cut_is_a_502_and_stores_the_users_turn(tmp_path: 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_provider_that_is_down_is_a_502_and_the_users_turn_is_stored(tmp_path: Path, stream: bool) -> None:
     """It is stored before the client hears of the failure."""
-    async with open_fake_provider() as provider:
-        dead = provider.settings()
-    async with open_server(tmp_path / "data", settings_for(dead)) as server:
+    async with open_dead_provider() as dead, open_server(tmp_path / "data", settings_for(dead)) as server:
         for number in range(5):
             answer = await server.chat(f"I told you {number}.", stream=stream)
             assert answer.status_code == 502
@@ -167,7 +168,7 @@ async def test_a_provider_that_does_not_answer_is_a_504(tmp_path: Path) -> None:
 async def test_a_reply_too_long_to_read_along_is_passed_on_whole(tmp_path: Path) -> None:
     """Not stored; the user's turn is."""
     body = chat_reply("x" * 200_000)
-    settings = settings_for(proxy=msgspec.structs.replace(PATIENT, reply_bytes_max=10_000))
+    settings = settings_for(proxy=msgspec.structs.replace(PATIENT_PROXY, reply_bytes_max=10_000))
     async with open_both(tmp_path, settings) as (server, provider):
         provider.enqueue(Script(steps=rechunk(body, [30_000] * 6)))
         answer = await server.chat("I told you.")
@@ -176,18 +177,15 @@ async def test_a_reply_too_long_to_read_along_is_passed_on_whole(tmp_path: Path)
 
 
 async def test_a_client_that_leaves_takes_the_provider_along(tmp_path: Path) -> None:
-    """Within a moment; the user's turn is stored, half a reply is not."""
+    """The user's turn is stored, half a reply is not. How soon, `test_streaming_server.py` counts."""
     async with open_both(tmp_path) as (server, provider):
         provider.enqueue(stream_script([chat_chunk("Half a re"), trio.Event()]))
         async with open_reply(server, PATH, streamed("I told you.")) as reply:
             assert b"Half" in await reply.next_data()
-        left_s = trio.current_time()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             await provider.disconnected.wait()
-            took_s = trio.current_time() - left_s
             while await told(server) != {"I told you."}:
                 await trio.lowlevel.checkpoint()
-    assert took_s < 1.0  # the promise is 0.1 s; this machine may be busy
 
 
 async def test_a_client_that_leaves_before_the_first_byte_takes_the_provider_along(tmp_path: Path) -> None:
@@ -195,9 +193,11 @@ async def test_a_client_that_leaves_before_the_first_byte_takes_the_provider_alo
     for stream in (True, False):
         async with open_both(tmp_path / str(stream)) as (server, provider):
             provider.enqueue(Script(hang=True))
-            with trio.move_on_after(0.5):
-                await server.chat("I told you.", stream=stream)
-            with trio.fail_after(10):
+            async with trio.open_nursery() as asking:
+                asking.start_soon(partial(server.chat, "I told you.", stream=stream))
+                await wait_until(lambda provider=provider: bool(provider.requests))  # type: ignore[misc]  # a default binds the loop's value
+                asking.cancel_scope.cancel(reason="the client leaves")
+            with trio.fail_after(PATIENCE_S):
                 await provider.disconnected.wait()
                 while await told(server) != {"I told you."}:
                     await trio.lowlevel.checkpoint()

@@ -17,10 +17,10 @@ import pytest
 from models.errors import SetupError, StoreUnavailable
 from models.version import VERSION
 from router.cli import run_program
+from tests.patience import PATIENCE_S
 
 PROJECT = Path(__file__).parents[2]
 ACCOUNT_KEY_LINE = re.compile(r"account key: mk_[A-Za-z0-9_-]{32,}\n")
-START_TIMEOUT_S = 60
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_version_and_help_load_nothing_heavy() -> None:
         "print(sorted({'trio', 'numpy', 'quart', 'hypercorn', 'onnxruntime', 'apsw', 'msgspec'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
 
     assert done.stdout.splitlines()[-1] == "[]"
@@ -262,7 +262,7 @@ class Server:
     def stop(self) -> tuple[int, str]:
         """End it as an operator would; its exit code and all that it wrote to stdout."""
         self.process.send_signal(signal.SIGTERM)
-        out, _ = self.process.communicate(timeout=START_TIMEOUT_S)
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out
 
 
@@ -270,7 +270,7 @@ def run_beside(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Another process of the program, in the project's directory."""
     return subprocess.run(
         [sys.executable, "-m", "router", *arguments],
-        cwd=PROJECT, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False,
+        cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 

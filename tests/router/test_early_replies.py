@@ -15,6 +15,7 @@ import trio.testing
 from models.settings import ServerSettings
 from router.early_replies import ReplyAfterRequest
 from router.server import BoundAddress, serve_app
+from tests.patience import PATIENCE_S, pass_time_until
 from tests.running import object_of, open_server, settings_for
 
 LARGE = 8 * 1024 * 1024
@@ -78,7 +79,7 @@ async def test_a_client_that_has_gone_is_not_waited_for() -> None:
     """A disconnect ends the request too."""
     connection = Connection()
     connection.send_in.send_nowait({"type": "http.disconnect"})
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         await ReplyAfterRequest(refuse)({"type": "http"}, connection.receive.receive, connection.send)
 
 
@@ -98,12 +99,12 @@ async def test_a_large_refused_body_gets_its_answer_and_the_connection_goes_on(
         shown = server.key if key is None else key
         headers = {"authorization": f"Bearer {shown}"} if shown else {}
         for path in ("/v1/memory/upload", "/v1/chat/completions"):
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE_S):
                 content = chunks() if chunked else b"x" * LARGE
                 answer = await server.http.post(path, content=content, headers=headers)
             assert answer.status_code == (413 if key is None else 401)
             assert object_of(answer)["error"]
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 assert (await server.get("/livez")).status_code == 200
 
 
@@ -134,34 +135,43 @@ async def test_a_client_that_never_stops_writing_loses_its_connection() -> None:
         async with await trio.open_tcp_stream(address.host, address.port) as stream:
             head = h11.Request(method="POST", target="/", headers=[("host", "x"), ("transfer-encoding", "chunked")])
             await stream.send_all(wire.send(head) or b"")
-            with trio.fail_after(20), pytest.raises(trio.BrokenResourceError):
+            with trio.fail_after(PATIENCE_S), pytest.raises(trio.BrokenResourceError):
                 await write_forever(stream, wire)
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("path", ["/livez", "/nowhere", "/v1/memory/stats"])
-async def test_an_idle_connection_closes_when_its_time_is_up(tmp_path: Path, path: str) -> None:
+async def test_an_idle_connection_closes_when_its_time_is_up(
+    tmp_path: Path, path: str, mock_clock: trio.testing.MockClock
+) -> None:
     """Also after a reply of Quart, which cancels what sends it as soon as it hears that the exchange is over."""
-    settings = settings_for(server=ServerSettings(host="127.0.0.1", port=0, keep_alive_timeout_s=1))
+    settings = settings_for(server=ServerSettings(host="127.0.0.1", port=0, keep_alive_timeout_s=5))
     async with open_server(tmp_path / "data", settings) as server:
         host, _, port = server.url.removeprefix("http://").partition(":")
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await stream.send_all(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 ")
-            with trio.fail_after(10):
-                while await stream.receive_some():
-                    pass
+            closed = trio.Event()
+            async with trio.open_nursery() as reading:
+                reading.start_soon(read_to_the_end, stream, closed)
+                await pass_time_until(mock_clock, closed.is_set, step_s=5)
+
+
+async def read_to_the_end(stream: trio.SocketStream, ended: trio.Event) -> None:
+    while await stream.receive_some():
+        pass
+    ended.set()
 
 
 async def test_a_stop_does_not_wait_for_idle_connections(tmp_path: Path) -> None:
     """Only for requests."""
-    settings = settings_for(server=ServerSettings(host="127.0.0.1", port=0, drain_timeout_s=60))
+    settings = settings_for(server=ServerSettings(host="127.0.0.1", port=0, drain_timeout_s=3_600))
     async with open_server(tmp_path / "data", settings) as server:
         host, _, port = server.url.removeprefix("http://").partition(":")
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await stream.send_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
             await stream.receive_some()
             signal.raise_signal(signal.SIGTERM)
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 while await stream.receive_some():
                     pass

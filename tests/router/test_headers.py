@@ -10,9 +10,11 @@ from models.errors import InvalidRequest, NoProviderKey
 from models.ids import mint_key
 from models.provider_settings import Secret
 from models.version import VERSION
-from router.headers import request_headers, response_headers
+from router.headers import ANTHROPIC_VERSION, request_headers, response_headers
+from router.providers.routing import Credential
 
 _KEY = mint_key()
+BASIC = {"user-agent", "content-type", "accept-encoding"}
 
 
 def sent(*client: tuple[str, str], key: str = "sk-1") -> dict[str, str]:
@@ -111,3 +113,33 @@ def test_connection_details_and_cookies_do_not_come_back() -> None:
     assert response_headers(headers, decoded=False) == []
     assert response_headers([("content-encoding", "gzip")], decoded=True) == []
     assert response_headers([("content-encoding", "br")], decoded=False) == [("content-encoding", "br")]
+
+
+@pytest.mark.parametrize(
+    ("key", "credential", "expected"),
+    [
+        ("sk-1", "bearer", {"authorization": "Bearer sk-1"}),
+        ("sk-ant-api-1", "x-api-key", {"x-api-key": "sk-ant-api-1", "anthropic-version": ANTHROPIC_VERSION}),
+        (
+            "sk-ant-oat01-1",
+            "x-api-key",
+            {"authorization": "Bearer sk-ant-oat01-1", "anthropic-version": ANTHROPIC_VERSION},
+        ),
+        ("AIza", "x-goog-api-key", {"x-goog-api-key": "AIza"}),
+    ],
+)
+def test_each_provider_gets_its_key_where_it_looks_for_it(
+    key: str, credential: Credential, expected: dict[str, str]
+) -> None:
+    """Login tokens of Anthropic are bearers whatever the format; its version is named if the client did not."""
+    headers = dict(request_headers([], provider="p", api_key=Secret(key), credential=credential))
+
+    assert {name: headers[name] for name in headers if name not in BASIC} == expected
+
+
+def test_the_clients_anthropic_version_wins() -> None:
+    """It decides what the reply looks like."""
+    client = [("Anthropic-Version", "2026-10-21")]
+    headers = request_headers(client, provider="p", api_key=Secret("k"), credential="x-api-key")
+
+    assert [value for name, value in headers if name == "anthropic-version"] == ["2026-10-21"]

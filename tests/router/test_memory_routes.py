@@ -126,15 +126,8 @@ async def test_ingested_messages_keep_time_id_and_metadata(tmp_path: Path) -> No
 async def test_nothing_to_store_is_accepted_all_the_same(tmp_path: Path) -> None:
     """A message object of an SDK may have no text."""
     async with open_server(tmp_path / "data") as server:
-        answer = await server.post(
-            "/v1/memory/ingest",
-            {
-                "messages": [
-                    {"role": "system", "content": "x"},
-                    {"role": "assistant", "content": None, "tool_calls": []},
-                ]
-            },
-        )
+        messages = [{"role": "system", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": []}]
+        answer = await server.post("/v1/memory/ingest", {"messages": messages})
         assert answer.status_code == 202
         assert object_of(answer)["accepted"] is True
         assert (await server.stats())["memories"] == 0
@@ -382,10 +375,12 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     """Memories, their order, the keys, and what counts as known."""
     async with open_server(tmp_path / "data") as server:
         await server.upload([{"content": DOG, "id": "a", "session_id": "s"}, {"content": CAT}])
+        await server.wait_embedded()
         before = await server.search("called")
         other = await server.other()
         await other.ingest("My bird is called Bo.")
     async with open_server(tmp_path / "data") as server:
+        await server.wait_embedded()
         assert await server.search("called") == before
         assert (await server.upload([{"content": DOG, "id": "a"}]))["stats"]["stored"] == 0
         assert await Client(server.http, other.key).contents("called") == {"My bird is called Bo."}

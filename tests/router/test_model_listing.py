@@ -8,16 +8,24 @@ import trio
 import trio.testing
 
 from models.memory import LOCAL_RECALL_MODEL
-from models.settings import ProviderSettings, Secret
+from models.settings import Secret
+from router import model_listing
 from router.model_listing import CATALOGUE_AGE_MAX_S, FAILURE_AGE_MAX_S, ModelListing
 from router.upstream import open_upstream
-from tests.fakes.provider import FakeProvider, Script, open_fake_provider
+from tests.fakes.provider import FakeProvider, Script, open_dead_provider, open_fake_provider
+from tests.patience import PATIENCE_S, pass_time_until, wait_until
 
 LOCAL = {"local": [LOCAL_RECALL_MODEL]}
 
 
 def listing_of(*names: str) -> Script:
     return Script(body=msgspec.json.encode({"object": "list", "data": [{"id": name} for name in names]}))
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a provider that hangs is too slow."""
+    monkeypatch.setattr(model_listing, "PROVIDER_TIMEOUT_S", PATIENCE_S)
 
 
 class Clock:
@@ -31,7 +39,7 @@ class Clock:
 
 
 async def list_models(listing: ModelListing) -> dict[str, list[str]]:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         return await listing.models(Secret("sk-of-the-caller"))
 
 
@@ -44,7 +52,6 @@ async def test_models_are_listed_as_clients_name_them() -> None:
             "router": msgspec.structs.replace(own, prefixes=("r", "rr")),
             "vllm": msgspec.structs.replace(own, keep_prefix=True),
             "keyless": msgspec.structs.replace(own, api_key=Secret()),
-            "claude": msgspec.structs.replace(own, format="anthropic"),
         }
         provider.enqueue(*[listing_of("m-1", "m-2")] * 3)
         async with open_upstream(by_name) as upstream:
@@ -111,18 +118,47 @@ async def test_an_older_list_stands_in_for_a_provider_that_is_down() -> None:
 
 
 async def test_an_unreachable_provider_is_left_out() -> None:
-    """Nothing listens on port 9 of loopback."""
-    by_name = {"openai": ProviderSettings(base_url="http://127.0.0.1:9/v1", api_key=Secret("sk"))}
-    async with open_upstream(by_name) as upstream:
-        assert await list_models(ModelListing(by_name, upstream)) == LOCAL
+    """Nothing listens there."""
+    async with open_dead_provider() as dead, open_upstream({"openai": dead}) as upstream:
+        assert await list_models(ModelListing({"openai": dead}, upstream)) == LOCAL
 
 
-async def test_a_provider_that_hangs_is_left_out_in_time(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_provider_that_hangs_is_left_out_in_time(
+    mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The others are listed all the same."""
-    autojump_clock.autojump_threshold = 0.05  # real sockets need a moment
+    monkeypatch.setattr(model_listing, "PROVIDER_TIMEOUT_S", 3.0)
+    answers: list[dict[str, list[str]]] = []
     async with open_fake_provider() as hanging, open_fake_provider() as answering:
         by_name = {"slow": hanging.settings(api_key="sk"), "fast": answering.settings(api_key="sk")}
         hanging.enqueue(Script(hang=True))
         answering.enqueue(listing_of("a"))
-        async with open_upstream(by_name) as upstream:
-            assert await list_models(ModelListing(by_name, upstream)) == {**LOCAL, "fast": ["fast/a"]}
+        async with open_upstream(by_name) as upstream, trio.open_nursery() as asking:
+            listing = ModelListing(by_name, upstream)
+
+            async def ask() -> None:
+                answers.append(await list_models(listing))
+
+            asking.start_soon(ask)
+            await wait_until(lambda: "fast" in listing._known and bool(hanging.requests))
+            await pass_time_until(mock_clock, lambda: bool(answers), step_s=3)
+    assert answers == [{**LOCAL, "fast": ["fast/a"]}]
+
+
+async def test_each_wire_format_lists_its_models_in_its_own_place() -> None:
+    """Google writes `models/` before the names, which no client does."""
+    async with open_fake_provider() as provider:
+        own = msgspec.structs.replace(
+            provider.settings(api_key="sk-server"), base_url=provider.base_url.removesuffix("/v1")
+        )
+        for wire_format, names, credential in (
+            ("anthropic", ["claude-9"], ("x-api-key", "sk-server")),
+            ("google", ["models/gemini-9"], ("authorization", "Bearer sk-server")),
+        ):
+            by_name = {wire_format: msgspec.structs.replace(own, format=wire_format)}
+            provider.enqueue(listing_of(*names))
+            async with open_upstream(by_name) as upstream:
+                models = await list_models(ModelListing(by_name, upstream))
+            assert models == {**LOCAL, wire_format: [f"{wire_format}/{names[0].removeprefix('models/')}"]}
+            assert provider.requests[-1].headers[credential[0]] == credential[1]
+    assert [request.path.partition("?")[0] for request in provider.requests] == ["/v1/models", "/v1beta/openai/models"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from router.providers.base import Turn
 from router.providers.json_bytes import split_array, split_object
 from router.providers.openai_chat import OPENAI_CHAT, ChatCompletionsRequest
 from router.providers.request_parts import OPTION_FIELDS
+from router.sse import EventSplitter
 from tests.fakes.provider import chat_chunk
 
 BLOCK = "<memory_context>\nRex is a dog.\n</memory_context>"
@@ -307,3 +309,34 @@ def _openai_stream(body: bytes) -> Any:
     )
     client = openai.OpenAI(api_key="x", base_url="http://sdk.test/v1", http_client=httpx2.Client(transport=transport))
     return client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True)
+
+
+def test_cache_marks_do_not_change_what_a_tool_loop_is_known_by() -> None:
+    """Clients move them on with every request, and turn strings into parts to carry them."""
+    mark = {"cache_control": {"type": "ephemeral"}}
+    plain = [{"role": "user", "content": "Where?"}]
+    marked = [{"role": "user", "content": [{"type": "text", "text": "Where?", **mark}]}]
+    other = [{"role": "user", "content": "When?"}]
+
+    def known_by(messages: list[dict[str, Any]]) -> bytes | None:
+        return OPENAI_CHAT.parse_request(msgspec.json.encode({"model": "m", "messages": messages})).anchor_hash()
+
+    assert known_by(plain) == known_by(marked) != known_by(other)
+
+
+@pytest.mark.parametrize("kind", [[], {}, 1, None])
+def test_a_part_whose_type_is_no_name_says_nothing(kind: Any) -> None:
+    """What it is, the provider may refuse."""
+    message = {"role": "user", "content": [{"type": kind, "text": "x"}, {"type": "text", "text": "said"}]}
+    request = OPENAI_CHAT.parse_request(msgspec.json.encode({"model": "m", "messages": [message]}))
+    assert [turn.text for turn in request.turns()] == ["said"]
+
+
+def test_an_error_after_half_a_crlf_is_an_event_of_its_own() -> None:
+    """The line feed that comes first may only complete the line end before it."""
+    splitter = EventSplitter(event_bytes_max=1_000)
+    splitter.feed(b'data: {"x": 1}\r')
+    error = OPENAI_CHAT.error_event("broke", status=502, code="upstream", open_line=splitter.open_line())
+    before, last = splitter.feed(error)
+    assert before.data == b'{"x": 1}'
+    assert msgspec.json.decode(last.data)["error"]["message"] == "broke"

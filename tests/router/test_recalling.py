@@ -37,6 +37,7 @@ from router.recalling import (
 )
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.store import open_memory_store
+from tests.patience import PATIENCE_S
 
 OPTIONS = MemoryOptions(
     access=Access(), store_input=True, store_response=True, session_id=None, scope=Scope(), chunks_max=30,
@@ -118,7 +119,7 @@ async def open_recaller(encoder: TextEncoder | None = None) -> AsyncIterator[tup
     async with (
         open_memory_store() as store,
         open_embedder(encoder or HashEmbedding()) as embedder,
-        open_supervisor(store, embedder, VaultSettings(), VaultLimits(), drain_timeout_s=1) as supervisor,
+        open_supervisor(store, embedder, VaultSettings(), VaultLimits(), drain_timeout_s=PATIENCE_S) as supervisor,
     ):
         account = await store.create_account(key_hash=hash_key("mk_a"), shown="mk_a…", created_ms=1)
         yield Recaller(embedder, supervisor, block_cache_s=60, clock=Clock()), supervisor, account.vault
@@ -128,15 +129,15 @@ async def remember(supervisor: Supervisor, vault: VaultRef, *texts: str) -> None
     messages = tuple(Message(role="user", content=text) for text in texts)
     with await supervisor.pin(vault) as pin:
         receipt = pin.submit([Exchange(messages=messages, source="ingest", accepted_ms=1_000)])
-        await receipt.wait_applied(timeout_s=5)
+        await receipt.wait_applied(timeout_s=PATIENCE_S)
 
 
 async def test_what_is_relevant_becomes_a_context() -> None:
     """With its size; and nothing becomes none."""
     async with open_recaller() as (recaller, supervisor, vault):
         await remember(supervisor, vault, "My dog is called Rex.")
-        found = await recaller.recall(vault, "What is my dog called?", OPTIONS, now_ms=2_000, timeout_s=5)
-        nothing = await recaller.recall(vault, "Quarterly tax filing?", OPTIONS, now_ms=2_000, timeout_s=5)
+        found = await recaller.recall(vault, "What is my dog called?", OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S)
+        nothing = await recaller.recall(vault, "Quarterly tax filing?", OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S)
 
     assert found.context is not None
     assert "My dog is called Rex." in found.context
@@ -151,8 +152,8 @@ async def test_a_question_that_the_model_fails_on_is_answered_by_words() -> None
     async with open_recaller(BrokenEncoder()) as (recaller, supervisor, vault):
         await remember(supervisor, vault, "The pump kept stopping all night.")
         question = "Was the PUMP stopping all night?"
-        found = await recaller.recall(vault, question, OPTIONS, now_ms=2_000, timeout_s=5)
-        hits = await recaller.search(vault, question, OPTIONS, limit=5, now_ms=2_000, timeout_s=5)
+        found = await recaller.recall(vault, question, OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S)
+        hits = await recaller.search(vault, question, OPTIONS, limit=5, now_ms=2_000, timeout_s=PATIENCE_S)
 
     assert found.context is not None
     assert [hit.memory.content for hit in hits] == ["The pump kept stopping all night."]
@@ -166,8 +167,8 @@ async def test_no_question_and_no_room_cost_nothing() -> None:
             access=Access(), store_input=True, store_response=True, session_id=None, scope=Scope(), chunks_max=0,
             injection="tail", time_zone=UTC,
         )  # fmt: skip
-        assert await recaller.recall(nobody, "", OPTIONS, now_ms=1, timeout_s=5) is NOTHING
-        assert await recaller.recall(nobody, "Anything?", none, now_ms=1, timeout_s=5) is NOTHING
+        assert await recaller.recall(nobody, "", OPTIONS, now_ms=1, timeout_s=PATIENCE_S) is NOTHING
+        assert await recaller.recall(nobody, "Anything?", none, now_ms=1, timeout_s=PATIENCE_S) is NOTHING
 
 
 class SlowEncoder(HashEmbedding):

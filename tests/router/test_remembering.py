@@ -17,11 +17,13 @@ from models.ids import Access, VaultNumber, VaultRef, hash_key
 from models.memory import Exchange, Message
 from models.messages import Scope
 from models.settings import VaultSettings
+from router import remembering
 from router.options import MemoryOptions
 from router.providers.base import Turn
 from router.remembering import Rememberer, messages_of
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.store import open_memory_store
+from tests.patience import PATIENCE_S
 
 
 def options(
@@ -90,19 +92,20 @@ async def open_vault() -> AsyncIterator[tuple[Supervisor, VaultRef]]:
     async with (
         open_memory_store() as store,
         open_embedder(HashEmbedding()) as embedder,
-        open_supervisor(store, embedder, VaultSettings(), VaultLimits(), drain_timeout_s=1) as supervisor,
+        open_supervisor(store, embedder, VaultSettings(), VaultLimits(), drain_timeout_s=PATIENCE_S) as supervisor,
     ):
         account = await store.create_account(key_hash=hash_key("mk_a"), shown="mk_a…", created_ms=1)
         yield supervisor, account.vault
 
 
-async def test_known_history_is_left_out_and_the_final_exchange_never() -> None:
+async def test_known_history_is_left_out_and_the_final_exchange_never(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the final exchange is a repeat is for the vault to say."""
+    monkeypatch.setattr(remembering, "SIFT_TIMEOUT_S", PATIENCE_S)
     async with open_vault() as (supervisor, vault):
         stored = (Message(role="user", content="one"), Message(role="user", content="three"))
         with await supervisor.pin(vault) as pin:
             receipt = pin.submit([Exchange(messages=stored, source="proxy", accepted_ms=1_000)])
-            await receipt.wait_applied(timeout_s=5)
+            await receipt.wait_applied(timeout_s=PATIENCE_S)
         messages = messages_of(TURNS, options(), content_max_chars=100)
         unknown = await Rememberer(supervisor).unknown(vault, messages, source="proxy", now_ms=2_000)
 

@@ -19,12 +19,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from models.errors import SetupError
 from models.settings import ServerSettings
 from router.server import BoundAddress, LimitedListener, ServerConfig, bind, open_shutdown_signals, serve_app
+from tests.patience import PATIENCE_S
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-SETTINGS = ServerSettings(port=0, drain_timeout_s=5, keep_alive_timeout_s=5)
+SETTINGS = ServerSettings(port=0, drain_timeout_s=60, keep_alive_timeout_s=60)
 # The test app knows no WebSockets and answers as for HTTP: an exception in the middle of Hypercorn.
 WEBSOCKET = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -82,7 +83,7 @@ async def running(settings: ServerSettings = SETTINGS) -> AsyncIterator[Running]
         await serve_app(app, settings, shutdown_trigger=shutdown.wait, task_status=task_status)
         ended.set()
 
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as server:
             address = await server.start(run)
             yield Running(app, address, shutdown, ended)
@@ -168,7 +169,7 @@ async def test_a_client_that_stops_reading_cannot_hold_up_the_end() -> None:
         await server.app.slow_started.wait()
         await wait_all_tasks_blocked(0.2)  # every buffer on the way is full
         server.shutdown.set()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await server.ended.wait()
 
 
@@ -201,19 +202,20 @@ async def test_a_request_that_outlasts_the_drain_is_ended() -> None:
 
 async def test_idle_connections_do_not_hold_up_the_end() -> None:
     async with (
-        running(msgspec.structs.replace(SETTINGS, drain_timeout_s=60)) as server,
+        running(msgspec.structs.replace(SETTINGS, drain_timeout_s=3_600)) as server,
         await server.connect() as idle,
         await server.connect() as used,
     ):
         await used.send_all(GET % b"/")
         await read_until(used, b"end")
         server.shutdown.set()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await server.ended.wait()
         assert await read_until(idle, b"x") == b""
 
 
 async def test_connections_beyond_the_limit_wait_for_a_place() -> None:
+    """Which a client that closes its connection gives up at once, whatever the keep-alive time is."""
     async with running(msgspec.structs.replace(SETTINGS, connections_max=2)) as server:
         first, second = await server.connect(), await server.connect()
         for stream in (first, second):
@@ -280,7 +282,7 @@ def test_hypercorn_writes_no_access_log_and_no_name_of_itself() -> None:
 async def test_the_first_signal_is_an_event() -> None:
     async with open_shutdown_signals(exit_within_s=60) as shutdown:
         os.kill(os.getpid(), signal.SIGTERM)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await shutdown.wait()
 
 
@@ -305,10 +307,10 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "draining\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 128 + signal.SIGINT
+        assert process.wait(timeout=PATIENCE_S) == 128 + signal.SIGINT
 
 
 def test_an_end_that_takes_too_long_is_made_short() -> None:
-    done = subprocess.run([sys.executable, "-c", STUBBORN, "0.1"], capture_output=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", STUBBORN, "0.1"], capture_output=True, timeout=PATIENCE_S, check=False)
 
     assert done.returncode == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +15,7 @@ from models.settings import Settings, StoreSettings, VaultSettings
 from router.service import serve, vault_limits
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.provider import chat_events, gated, stream_script
+from tests.patience import PATIENCE_S
 from tests.router.proxied import PATH, open_both, streamed
 from tests.running import Client, open_http, open_reply, open_server, settings_for
 
@@ -68,11 +68,11 @@ async def test_a_stop_lets_a_stream_finish_and_stores_it(tmp_path: Path) -> None
         async with open_reply(server, PATH, streamed("Are you there?")) as reply:
             received = await reply.next_data()
             signal.raise_signal(signal.SIGTERM)
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 await refused(server.url)
             for gate in gates[1:]:
                 gate.set()
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 while piece := await reply.next_data():
                     received += piece
         assert received == b"".join(events)
@@ -109,7 +109,7 @@ async def test_an_idle_vault_leaves_memory_and_comes_back_whole(tmp_path: Path) 
 
     async with open_server(tmp_path / "data", settings) as server:
         await server.ingest("My dog is called Rex.")
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             while await live(server):
                 await trio.lowlevel.checkpoint()
         assert await server.contents("dog") == {"My dog is called Rex."}
@@ -118,13 +118,8 @@ async def test_an_idle_vault_leaves_memory_and_comes_back_whole(tmp_path: Path) 
 async def test_what_was_acknowledged_but_not_taken_in_is_resumed_at_the_next_start(tmp_path: Path) -> None:
     """A server that ends before its texts are embedded embeds them after the next start."""
 
-    async def pending(server: Client) -> Any:
-        return (await server.stats())["pending"]
-
     async with open_server(tmp_path / "data") as server:
         await server.upload([{"content": f"Line {number} of many."} for number in range(500)])
     async with open_server(tmp_path / "data") as server:
-        with trio.fail_after(20):
-            while await pending(server):
-                await trio.lowlevel.checkpoint()
+        await server.wait_embedded()
         assert (await server.stats())["memories"] == 500

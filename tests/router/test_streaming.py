@@ -98,11 +98,11 @@ async def test_any_cut_ends_with_an_error_and_no_terminator(
 
 async def test_a_finish_without_a_line_end_holds_the_end_of_the_body() -> None:
     """Its bytes are out when it is recognised; what is left to hold is the end itself."""
-    commit = GateCommit()
-    memory = Memory(commit)
+    waiting = trio.CancelScope()
+    memory = Memory(GateCommit(on_wait=waiting.cancel))
     relay = relay_of(Chunks([chat_chunk("a"), _FINISH.strip()]), memory)
     assert [await anext(relay), await anext(relay)] == [chat_chunk("a"), _FINISH.strip()]
-    with trio.move_on_after(0.01) as waiting:
+    with waiting:
         await anext(relay)
 
     assert waiting.cancelled_caught
@@ -164,9 +164,10 @@ async def test_leaving_before_the_finish_hands_off_the_users_turn_only() -> None
 
 async def test_leaving_after_the_finish_has_a_complete_exchange() -> None:
     """The finishing event had come, even if the client did not wait for its commit."""
-    memory = Memory(GateCommit())
+    waiting = trio.CancelScope()
+    memory = Memory(GateCommit(on_wait=waiting.cancel))
     relay = relay_of(Chunks(chat_events(["a"])), memory)
-    with trio.move_on_after(0.01):
+    with waiting:
         while True:
             await anext(relay)
     relay.close_nowait()

@@ -13,9 +13,11 @@ import pytest
 
 from models.settings import KeySettings, MemorySettings
 from models.version import VERSION
+from router import model_listing
 from router.observe import LineFormatter
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.provider import Script
+from tests.patience import PATIENCE_S
 from tests.router.proxied import open_both
 from tests.running import Client, object_of, open_server, settings_for, user
 
@@ -96,14 +98,19 @@ async def test_a_wrong_body_mints_nothing(tmp_path: Path, body: bytes) -> None:
 # --- models ---
 
 
-async def test_models_come_in_both_published_shapes(tmp_path: Path) -> None:
+async def test_models_come_in_both_published_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenAI's list, which its SDK reads, and the hosted product's."""
+    monkeypatch.setattr(model_listing, "PROVIDER_TIMEOUT_S", PATIENCE_S)
     async with open_both(tmp_path) as (server, provider):
         provider.enqueue(Script(body=b'{"object":"list","data":[{"id":"gpt-x"},{"id":"gpt-y"}]}'))
         body = object_of(await server.get("/v1/models"))
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=server.key, max_retries=0) as client:
             listed = [model.id async for model in client.models.list()]
+            one = await client.models.retrieve("openai/gpt-y")
+            with pytest.raises(openai.NotFoundError):
+                await client.models.retrieve("openai/gpt-z")
 
+    assert (one.id, one.owned_by) == ("openai/gpt-y", "openai")
     assert listed == body["models"] == ["local/recall", "openai/gpt-x", "openai/gpt-y"]
     assert body["object"] == "list"
     assert body["providers"] == [

@@ -14,6 +14,7 @@ from models.provider_settings import ProviderSettings, Secret
 from router.headers import request_headers
 from router.upstream import Upstream, open_upstream
 from tests.fakes.provider import DONE, Script, chat_reply, open_fake_provider, reply_script, stream_script
+from tests.patience import PATIENCE_S, pass_time_until, wait_until
 
 _PATH = "/chat/completions"
 _KEY = "sk-canary"
@@ -90,26 +91,36 @@ async def test_redirects_are_not_followed() -> None:
     ],
     ids=["hang", "idle", "cut", "cut in chunk", "foreign encoding", "broken encoding"],
 )
-async def test_failures_become_our_errors(script: Script, kind: type[MemoryRouterError]) -> None:
+async def test_failures_become_our_errors(
+    script: Script, kind: type[MemoryRouterError], mock_clock: trio.testing.MockClock
+) -> None:
     """They name the provider, and neither its URL nor the key. The connection slot comes back."""
+    failures: list[MemoryRouterError] = []
     async with open_fake_provider() as provider:
-        settings = provider.settings(first_byte_timeout_s=0.2, idle_timeout_s=0.2, connections_max=1)
-        async with open_upstream({"fake": settings}) as upstream:
+        settings = provider.settings(connections_max=1)
+        async with open_upstream({"fake": settings}) as upstream, trio.open_nursery() as calling:
             provider.enqueue(script)
-            with pytest.raises(kind) as caught:
-                await call(upstream)
 
-            assert "fake" in str(caught.value)
-            assert "127.0.0.1" not in str(caught.value)
-            assert _KEY not in str(caught.value)
-            assert caught.value.__cause__ is None
+            async def fail() -> None:
+                with pytest.raises(kind) as caught:
+                    await call(upstream)
+                failures.append(caught.value)
+
+            calling.start_soon(fail)
+            await wait_until(lambda: bool(provider.requests))
+            await pass_time_until(mock_clock, lambda: bool(failures), step_s=30)
+
+            assert "fake" in str(failures[0])
+            assert "127.0.0.1" not in str(failures[0])
+            assert _KEY not in str(failures[0])
+            assert failures[0].__cause__ is None
             assert await call(upstream) == chat_reply()
 
 
 @pytest.mark.parametrize("base_url", ["http://127.0.0.1:1/v1", "http://nowhere.invalid/v1", "http://[broken"])
 async def test_a_provider_that_is_not_there_is_a_502(base_url: str) -> None:
     """Refused, unresolvable or misspelt."""
-    settings = ProviderSettings(base_url=base_url, connect_timeout_s=2)
+    settings = ProviderSettings(base_url=base_url, connect_timeout_s=PATIENCE_S)
     async with open_upstream({"fake": settings}) as upstream:
         with pytest.raises(UpstreamError) as caught:
             await call(upstream)
@@ -153,19 +164,27 @@ async def test_a_reply_over_the_limit_is_refused() -> None:
                 await response.read(bytes_max=5000)
 
 
-async def test_calls_over_the_limit_wait_and_are_then_refused() -> None:
+async def test_calls_over_the_limit_wait_and_are_then_refused(mock_clock: trio.testing.MockClock) -> None:
     """Nobody queues inside the pool; a full provider is a 503 that clients retry."""
+    refused = trio.Event()
     async with open_fake_provider() as provider:
-        settings = provider.settings(connections_max=2, connect_timeout_s=0.1)
+        settings = provider.settings(connections_max=2, connect_timeout_s=5)
         gate = trio.Event()
         provider.enqueue(stream_script([gate, DONE]), stream_script([gate, DONE]))
         async with open_upstream({"fake": settings}) as upstream, trio.open_nursery() as nursery:
+
+            async def be_refused() -> None:
+                with pytest.raises(Overloaded):
+                    await call(upstream)
+                refused.set()
+
             nursery.start_soon(call, upstream)
             nursery.start_soon(call, upstream)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            with pytest.raises(Overloaded):
-                await call(upstream)
-            assert upstream.statistics()["fake"] == {"calls": 2, "waiting": 0, "calls_max": 2}
+            await wait_until(lambda: len(provider.requests) == 2)
+            nursery.start_soon(be_refused)
+            await pass_time_until(mock_clock, refused.is_set, step_s=5)
+            numbers = upstream.statistics()["fake"]
+            assert (numbers["calls"], numbers["waiting"], numbers["calls_max"]) == (2, 0, 2)
             gate.set()
 
 
@@ -173,11 +192,12 @@ async def test_cancelled_calls_leave_no_slot_behind() -> None:
     """Before the headers, between chunks, with a chunk unread: afterwards all slots are free (httpcore #1093)."""
     async with open_fake_provider() as provider:
         async with open_upstream({"fake": provider.settings(connections_max=2)}) as upstream:
-            for script in [Script(hang=True), stream_script([b"x", trio.Event()])] * 4:
+            for number, script in enumerate([Script(hang=True), stream_script([b"x", trio.Event()])] * 4, start=1):
                 provider.enqueue(script)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(call, upstream)
-                    await trio.testing.wait_all_tasks_blocked(0.01)
+                    await wait_until(lambda number=number: len(provider.requests) == number)  # type: ignore[misc]  # a default binds the loop's value
+                    await trio.testing.wait_all_tasks_blocked(0.01)  # most likely the headers are there, or none come
                     nursery.cancel_scope.cancel()
             for _ in range(4):
                 provider.enqueue(stream_script([b"one", b"two", trio.Event()]))
@@ -186,7 +206,7 @@ async def test_cancelled_calls_leave_no_slot_behind() -> None:
 
             assert upstream.statistics()["fake"]["calls"] == 0
             assert await call(upstream) == chat_reply()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await provider.disconnected.wait()
 
 
@@ -196,7 +216,7 @@ async def test_leaving_the_block_ends_the_call_at_the_provider() -> None:
         provider.enqueue(stream_script([b"one", trio.Event()]))
         async with upstream.stream("fake", _PATH, headers=headers(), body=b"{}") as response:
             await anext(response)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await provider.disconnected.wait()
 
 

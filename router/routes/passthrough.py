@@ -1,0 +1,137 @@
+"""Routes without memory: legacy completions, embeddings, audio and images go to the model's provider and back as is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+
+from quart import Blueprint, Response, g, request
+from quart.wrappers.response import ResponseBody
+
+from models.errors import UnsupportedEncoding
+from router.auth import Caller
+from router.components import Components
+from router.multipart import FormBeginning, boundary_of
+from router.passing_through import (
+    PATHS,
+    Joined,
+    PassedEvents,
+    UploadChunks,
+    call_of,
+    pace_of,
+    routed_name,
+    with_model,
+)
+from router.plans import Plan, Planner
+from router.providers.request_parts import read_model, read_object
+from router.requests import offload, read_body, read_caller
+from router.streaming import exits
+from router.upstream import UpstreamResponse
+
+
+def passthrough_routes(components: Components) -> Blueprint:
+    """The blueprint of the routes without memory."""
+    routes = Blueprint("passthrough", __name__)
+    api = _PassthroughApi(components)
+    for path in PATHS:
+        routes.post(path, endpoint=path.removeprefix("/v1/").replace("/", "_"))(partial(api.pass_through, path))
+    return routes
+
+
+class _PassthroughApi:
+    """The handlers, over the components."""
+
+    def __init__(self, components: Components) -> None:
+        self._parts = components
+        self._planner = Planner(components.settings)
+
+    async def pass_through(self, path: str) -> Response:
+        """One request, as JSON or as a form, and the provider's reply."""
+        began_s = time.perf_counter()
+        caller = await read_caller(self._parts)
+        g.response_headers = {"X-Memory-Status": "off"}
+        boundary = boundary_of(request.headers.get("content-type", ""))
+        if boundary is None:
+            plan, reply = await self._send_json(path, caller)
+        else:
+            plan, reply = await self._send_form(path, caller, boundary)
+        facts = [
+            ("X-Memory-Status", "off"),
+            ("X-Provider-Detected", plan.route.provider),
+            ("X-Provider-Response-Ms", f"{(time.perf_counter() - began_s) * 1000:.1f}"),
+            ("X-MR-Attempts", str(reply.attempts)),
+        ]
+        return self._passed(reply, [*reply.headers, *facts])
+
+    def _plan(self, path: str, caller: Caller, model: str, content_type: str) -> Plan:
+        return self._planner.plan(
+            routed_name(model),
+            caller.provider_key,
+            partial(call_of, path),
+            list(request.headers.items()),
+            content_type=content_type,
+        )
+
+    async def _send_json(self, path: str, caller: Caller) -> tuple[Plan, UpstreamResponse]:
+        raw = await read_body(self._parts)
+        members = await offload(self._parts, len(raw), read_object, raw)
+        plan = self._plan(path, caller, read_model(members), "application/json")
+        body = with_model(raw, members, plan.route.model)
+        return plan, await self._call(plan, body, None)
+
+    async def _send_form(self, path: str, caller: Caller, boundary: bytes) -> tuple[Plan, UpstreamResponse]:
+        """Read until the model is known; then the provider reads, and the client is read as fast as that."""
+        if request.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+            raise UnsupportedEncoding("A form must come without a Content-Encoding.")
+        bytes_max = self._parts.settings.server.body_max_bytes
+        chunks = UploadChunks(request.body, pace_of(request.scope), bytes_max=bytes_max)
+        form = FormBeginning(boundary, held_bytes_max=bytes_max)
+        async for chunk in chunks:
+            if form.feed(chunk):
+                break
+        if form.model is None:
+            form.end()
+        plan = self._plan(path, caller, form.model, request.headers["content-type"])
+        model = plan.route.model
+        length = request.content_length
+        sent_bytes = None if length is None else length + form.growth_bytes(model)
+        return plan, await self._call(plan, Joined(form.pieces(model), chunks), sent_bytes)
+
+    async def _call(self, plan: Plan, body: bytes | AsyncIterator[bytes], body_bytes: int | None) -> UpstreamResponse:
+        """Leaving the request, in whatever way, closes the call."""
+        return await exits().enter_async_context(
+            self._parts.upstream.stream(
+                plan.route.provider, plan.call.path, headers=plan.headers, body=body, body_bytes=body_bytes
+            )
+        )
+
+    def _passed(self, reply: UpstreamResponse, headers: list[tuple[str, str]]) -> Response:
+        chunks: AsyncIterator[bytes] = reply
+        if reply.is_event_stream:
+            chunks = PassedEvents(reply, event_bytes_max=self._parts.settings.proxy.event_bytes_max)
+        response = Response(_Passed(chunks), reply.status)
+        response.headers.clear()
+        for name, value in headers:
+            response.headers.add(name, value)
+        if reply.is_event_stream:
+            response.headers["cache-control"] = "no-cache"
+            response.headers["x-accel-buffering"] = "no"
+        response.timeout = None  # the provider's idle timeout bounds it
+        return response
+
+
+class _Passed(ResponseBody):
+    """A reply as a response body: pulled, so that a slow client slows the provider down."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    async def __aenter__(self) -> _Passed:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Nothing: the request's exit stack closes the call."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
