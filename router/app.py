@@ -23,11 +23,7 @@ from router.routes.export import export_routes
 from router.routes.memory import memory_routes
 from router.routes.passthrough import passthrough_routes
 from router.routes.system import system_routes
-from router.streaming import CLIENT_GONE
 from router.wire_errors import error_body, error_headers, error_status
-
-CLIENT_CLOSED_REQUEST = 499
-"""What metrics count for a client that left in the middle of its request, as nginx does; it is never sent."""
 
 BODY_TIMEOUT_S = 120
 """Seconds that a client may take to send a body."""
@@ -63,8 +59,6 @@ def _add_error_handlers(app: QuartTrio, components: Components) -> None:
 
     @app.errorhandler(Exception)
     async def handle_bug(error: Exception) -> Response:
-        if isinstance(error, CLIENT_GONE):
-            return Response(b"", CLIENT_CLOSED_REQUEST)
         log_event("request_failed", level=logging.ERROR, path=request.path, error=describe_error(error))
         return error_response(MemoryRouterError("Internal server error.", hint="The server's log says more."))
 

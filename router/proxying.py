@@ -72,13 +72,13 @@ class Proxy:
         self._planner = Planner(components.settings)
         self._commit_wait_s = components.settings.proxy.commit_wait_ms / 1000
 
-    async def serve(self, wire_format: WireFormat, call_of: CallOf, *, local: Answerer | None = None) -> Response:
+    async def serve(self, wire_format: WireFormat, call_of: CallOf, *, local: Answerer) -> Response:
         """Serve the current request.
 
         Args:
             wire_format: what it is written in.
             call_of: how a provider is asked in that format.
-            local: answers `local/recall` from the vault; without it that model does not exist.
+            local: answers `local/recall` from the vault, in that format.
 
         Raises:
             MemoryRouterError: for the caller, in its wire format.

@@ -29,7 +29,7 @@ from router.sse import Event
 _CLOSE_TIMEOUT_S = 5.0
 _EXITS = "memoryrouter.exits"
 
-CLIENT_GONE: type[Exception] = getattr(quart_wrappers, "ClientDisconnectedError", trio.BrokenResourceError)
+_CLIENT_GONE: type[Exception] = getattr(quart_wrappers, "ClientDisconnectedError", trio.BrokenResourceError)
 """What Quart 0.23 raises when a client leaves before its response begins; earlier ones only cancel the request."""
 
 Outcome = Literal["open", "complete", "failed", "cut", "unreadable", "abandoned"]
@@ -273,7 +273,7 @@ class CloseWithRequest:
         scope[_EXITS] = stack
         try:
             await self._app(scope, receive, send)
-        except* CLIENT_GONE:
+        except* _CLIENT_GONE:
             pass
         finally:
             with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):

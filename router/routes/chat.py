@@ -8,7 +8,7 @@ from quart import Blueprint, Response, request
 
 from models.errors import NotFound
 from router.components import Components
-from router.local_answers import LocalChat
+from router.local_answers import LocalAnswers
 from router.providers.anthropic_messages import ANTHROPIC_MESSAGES
 from router.providers.gemini import GeminiFormat
 from router.providers.openai_chat import OPENAI_CHAT
@@ -38,19 +38,19 @@ class _ChatApi:
 
     def __init__(self, components: Components) -> None:
         self._proxy = Proxy(components)
-        self._local_chat = LocalChat(components.now_ms)
+        self._local = LocalAnswers(components.now_ms)
 
     async def completions(self) -> Response:
         """OpenAI Chat Completions, streamed or not."""
-        return await self._proxy.serve(OPENAI_CHAT, Route.chat_call, local=self._local_chat.answer)
+        return await self._proxy.serve(OPENAI_CHAT, Route.chat_call, local=self._local.completions)
 
     async def responses(self) -> Response:
         """OpenAI Responses, streamed or not."""
-        return await self._proxy.serve(OPENAI_RESPONSES, Route.responses_call)
+        return await self._proxy.serve(OPENAI_RESPONSES, Route.responses_call, local=self._local.responses)
 
     async def messages(self) -> Response:
         """Anthropic Messages, streamed or not."""
-        return await self._proxy.serve(ANTHROPIC_MESSAGES, Route.messages_call)
+        return await self._proxy.serve(ANTHROPIC_MESSAGES, Route.messages_call, local=self._local.messages)
 
     async def gemini(self, version: str, target: str) -> Response:
         """`MODEL:generateContent` and `MODEL:streamGenerateContent`."""
@@ -61,4 +61,5 @@ class _ChatApi:
             )
         sse = method == STREAM and request.args.get("alt") == "sse"
         wire_format = GeminiFormat(model=model, stream=method == STREAM, sse=sse)
-        return await self._proxy.serve(wire_format, partial(Route.gemini_call, version=version, method=method, sse=sse))
+        call_of = partial(Route.gemini_call, version=version, method=method, sse=sse)
+        return await self._proxy.serve(wire_format, call_of, local=self._local.gemini)

@@ -12,11 +12,15 @@ import secrets
 
 import trio
 
-LONG = os.environ.get("MEMORYROUTER_TEST_LONG", "") not in {"", "0"}
+_LONG = int(os.environ.get("MEMORYROUTER_TEST_LONG") or 0)
+LONG = _LONG > 0
 
 
 def cycles(short: int, long: int) -> int:
-    """How often a campaign strikes: `short` in every test run, `long` with MEMORYROUTER_TEST_LONG=1."""
+    """How often a campaign strikes: `short` in every test run, `long` with MEMORYROUTER_TEST_LONG=1, and with a larger
+    number that often."""
+    if _LONG > 1:
+        return _LONG
     return long if LONG else short
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from tests.patience import PATIENCE_S, PATIENT_ENVIRONMENT
 from tests.running import ROOT, ServerProcess
 
 EXIT_SETUP = 2
@@ -65,7 +66,7 @@ async def attempted_start(data_dir: Path, *, environment: Mapping[str, str] | No
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "router", "serve", "--data-dir", str(data_dir), "--port", "0"],
         cwd=ROOT,
-        env=own | dict(environment or {}),
+        env=own | PATIENT_ENVIRONMENT | dict(environment or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -81,6 +82,6 @@ async def attempted_start(data_dir: Path, *, environment: Mapping[str, str] | No
         finally:
             if process.returncode is None:
                 process.kill()
-            with trio.move_on_after(30, shield=True):
+            with trio.move_on_after(PATIENCE_S, shield=True):
                 await server.wait()
             reading.cancel_scope.cancel(reason="the process has ended")

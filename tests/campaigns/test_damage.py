@@ -13,7 +13,7 @@ import re
 import shutil
 import signal
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -166,9 +166,10 @@ def is_told(start: Start, vault: str) -> bool:
     return any(names.search(str(entry)) for entry in start.complaint_entries)
 
 
-async def wrong_answers(start: Start, pristine: Pristine, url: str) -> Iterator[str]:
-    """What is wrong with how each vault is served."""
+async def served(pristine: Pristine, url: str) -> tuple[list[str], dict[str, int]]:
+    """What is wrong with how vaults are served, and how many memories each lacks."""
     wrong: list[str] = []
+    lost: dict[str, int] = {}
 
     async def look(http: httpx.AsyncClient, vault: str, key: str) -> None:
         answer = await Client(http, key).post("/v1/memory/search", {"query": "remembers", "limit": 1000})
@@ -181,14 +182,13 @@ async def wrong_answers(start: Start, pristine: Pristine, url: str) -> Iterator[
         held = {item["content"] for item in object_of(answer)["memories"]}
         if held - pristine.texts[vault]:
             wrong.append(f"{vault} shows what it never held")
-        missing = len(pristine.texts[vault] - held)
-        if missing and not is_told(start, vault):
-            wrong.append(f"{vault} lost {missing} of {len(pristine.texts[vault])} memories without a word")
+        if missing := pristine.texts[vault] - held:
+            lost[vault] = len(missing)
 
     async with connected(url) as http, trio.open_nursery() as looking:
         for vault, key in pristine.keys.items():
             looking.start_soon(look, http, vault, key)
-    return iter(wrong)
+    return wrong, lost
 
 
 @asynccontextmanager
@@ -213,6 +213,10 @@ async def test_damage_is_noticed_or_harmless(directories: list[Pristine], tmp_pa
 
     async with started(tmp_path / "data") as start:
         assert not start.problem(), f"{place}: {start.problem()}"
-        wrong = list(await wrong_answers(start, pristine, start.server.url)) if start.serves else []
-        assert not wrong, f"{place}: {wrong}; logged {start.complaints}"
-        assert "Traceback" not in str(start.server.log)
+        wrong, lost = await served(pristine, start.server.url) if start.serves else ([], {})
+    # Only now its log has been read to the end.
+    wrong += [
+        f"{vault} lost {count} memories without a word" for vault, count in lost.items() if not is_told(start, vault)
+    ]
+    assert not wrong, f"{place}: {wrong}; logged {start.complaints}"
+    assert "Traceback" not in str(start.server.log)

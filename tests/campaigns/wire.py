@@ -129,4 +129,4 @@ def plain_headers(headers: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def connected(url: str) -> httpx.AsyncClient:
     """A client of one server, for any number of tasks."""
-    return httpx.AsyncClient(base_url=url, transport=WireTransport(), timeout=30)
+    return httpx.AsyncClient(base_url=url, transport=WireTransport(), timeout=None)

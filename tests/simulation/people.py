@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ import trio
 from models.errors import MemoryRouterError, NotFound, StorageFull, StoreUnavailable, UpstreamError
 from models.ids import Access, VaultRef
 from models.memory import Exchange, Message
-from models.messages import Forget, Forgotten
+from models.messages import Forget, Forgotten, Page
 from models.settings import Settings
 from router.chat_memory import ChatMemory
 from router.options import MemoryOptions, resolve_options
@@ -86,15 +87,17 @@ class Person:
         """Do so many things, with pauses between them."""
         doings: dict[Callable[[], Awaitable[object]], int] = {
             self.ingest: 8, self.upload: 4, self.chat: 8, self.repeat: 3, self.search: 3,
-            self.forget_session: 2, self.erase: 1,
+            self.export: 1, self.forget_session: 2, self.erase: 1,
         }  # fmt: skip
         for _ in range(self._random.randrange(doings_max)):
             await trio.sleep(self._random.choice((0, 0, 0.05, 1, 8)))
             (doing,) = self._random.choices(list(doings), list(doings.values()))
             outcome = "done"
+            (patience_s,) = self._random.choices((OPERATION_TIMEOUT_S, 0.0, 0.02, 1.0), (12, 1, 1, 1))
             try:
-                with trio.fail_after(OPERATION_TIMEOUT_S):
+                with trio.fail_after(OPERATION_TIMEOUT_S), trio.move_on_after(patience_s) as patience:
                     await doing()
+                outcome = "left" if patience.cancelled_caught else outcome
             except MemoryRouterError as error:
                 outcome = error.code
             self._world.note(self._name, doing.__name__, outcome)
@@ -168,25 +171,25 @@ class Person:
         body = {"model": "openai/m", "stream": True, "messages": [{"role": "user", "content": asked}]}
         request = OPENAI_CHAT.parse_request(msgspec.json.encode(body))
         memory = self._memory(request, options_of(session_id), await self._vault())
-        await memory.begin(budget_s=0.3)
-        relay = Relay(
-            Provider(self._random, reply),
-            wire_format=OPENAI_CHAT,
-            collector=request.collector(text_chars_max=10_000),
-            hand_off=partial(memory.hand_off, model="m"),
-            on_not_durable=memory.not_durable,
-            commit_wait_s=self._random.choice((0.25, 30.0)),
-        )
-        said = b""
-        try:
+        with ExitStack() as exits:  # as a request's own: it closes however the request ends
+            exits.callback(memory.close, model="m")
+            await memory.begin(budget_s=0.3)
+            relay = Relay(
+                Provider(self._random, reply),
+                wire_format=OPENAI_CHAT,
+                splitter=request.splitter(event_bytes_max=100_000),
+                collector=request.collector(text_chars_max=10_000),
+                hand_off=partial(memory.hand_off, model="m"),
+                on_not_durable=memory.not_durable,
+                commit_wait_s=self._random.choice((0.25, 30.0)),
+            )
+            exits.callback(relay.close_nowait)
+            said = b""
             with trio.move_on_after(self._random.choice((0.2, 1.0, OPERATION_TIMEOUT_S))):
                 async for chunk in relay:
                     said += chunk
                     if _FINISH in said and memory.status != "not_stored":
                         self._life.acknowledge(operation)
-        finally:
-            relay.close_nowait()
-            memory.close(model="m")
         self._world.note(self._name, relay.outcome, memory.status)
 
     def _memory(self, request: Any, options: MemoryOptions, vault: VaultRef) -> ChatMemory:
@@ -211,6 +214,18 @@ class Person:
         """Nothing of another vault comes back."""
         for text in await self._life.contents(await self._vault(), limit=20):
             assert self._name in text.split(), f"{self._name} was shown {text!r}"
+
+    async def export(self) -> None:
+        """Every memory once, in order, and nothing of another vault; what was not written out yet is there too."""
+        vault, after_seq = await self._vault(), 0
+        while True:
+            page = await self._life.supervisor.ask(vault, Page(after_seq=after_seq, limit=7), timeout_s=30)
+            for memory in page.memories:
+                assert self._name in memory.content.split(), f"{self._name} was shown {memory.content!r}"
+                assert memory.seq > after_seq, "pages overlap"
+                after_seq = memory.seq
+            if len(page.memories) < 7:
+                return
 
     async def forget_session(self) -> None:
         """Delete one session."""

@@ -1,0 +1,186 @@
+"""What requests may carry beside their own body, for `/openapi.json`: keys, option headers, query and body fields.
+
+Owns the documented names, values and bounds of `router.options` and `router.auth`; the parsers are more lenient (case,
+blanks, numbers as text) than what is promised here. Must never document what nobody reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.ids import SESSION_ID_CHARACTERS_MAX
+from router.options import CHUNKS_MAX
+
+Schema = dict[str, Any]
+
+MODES = ["on", "off", "read", "write", "all", "auto", "default", "none", "selective"]
+FLAGS = ["true", "false", "1", "0", "on", "off", "yes", "no"]
+_DENSITIES = ["low", "default", "high", "xhigh"]
+_CHUNKS: Schema = {"type": "integer", "minimum": 0, "maximum": CHUNKS_MAX}
+_MODE: Schema = {"type": "string", "enum": MODES}
+_FLAG: Schema = {"type": "string", "enum": FLAGS}
+
+# --- keys ---
+
+SECURITY_SCHEMES: dict[str, Schema] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A Memory Key, `mk_...`, optionally with `:read`, `:write` or `:off` behind it. Beside "
+        "X-Memory-Key: the provider's own key.",
+    },
+    "memoryKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Memory-Key",
+        "description": "The Memory Key; the other headers may then carry the provider's own key.",
+    },
+    "anthropicHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "As Anthropic's SDKs send it.",
+    },
+    "googleHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-goog-api-key",
+        "description": "As Google's SDKs send it.",
+    },
+    "azureHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "api-key",
+        "description": "As Azure's clients send it.",
+    },
+    "googleQuery": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "key",
+        "description": "As plain Gemini clients send it. URLs end up in logs: prefer a header.",
+    },
+}
+"""In the order in which a Memory Key is looked for (design section 8). Any one of them is enough."""
+
+# --- parameters ---
+
+
+def _parameter(name: str, place: str, schema: Schema, description: str, example: Any = None) -> Schema:
+    parameter = {"name": name, "in": place, "description": description, "schema": schema}
+    return parameter if example is None else {**parameter, "example": example}
+
+
+PARAMETERS: dict[str, Schema] = {
+    # Options of memory, as headers.
+    "MemoryMode": _parameter(
+        "X-Memory-Mode", "header", _MODE,
+        "What the request may do with memory; the strictest of key suffix, header, query and body wins.", "read",
+    ),
+    "MemoryStore": _parameter("X-Memory-Store", "header", _FLAG, "Whether to store what the user says.", "true"),
+    "StoreInput": _parameter("X-Store-Input", "header", _FLAG, "The same as X-Memory-Store.", "true"),
+    "MemoryStoreResponse": _parameter(
+        "X-Memory-Store-Response", "header", _FLAG, "Whether to store what the assistant says.", "false"
+    ),
+    "StoreResponse": _parameter("X-Store-Response", "header", _FLAG, "The same as X-Memory-Store-Response.", "false"),
+    "SessionId": _parameter(
+        "X-Session-ID", "header", {"type": "string", "maxLength": SESSION_ID_CHARACTERS_MAX},
+        "A tag on memories: with it, reads see that session only. A session_id in the body wins.", "thread-7",
+    ),
+    "SessionScope": _parameter(
+        "X-Session-Scope", "header", {"type": "string", "enum": ["session", "vault"]},
+        "With a session id: see that session only, or the whole vault with that session preferred.", "vault",
+    ),
+    "MemoryContextLimit": _parameter(
+        "X-Memory-Context-Limit", "header", _CHUNKS, "How many chunks a context may have; overrides the density.", 30
+    ),
+    "ContextLimit": _parameter("X-Context-Limit", "header", _CHUNKS, "The same as X-Memory-Context-Limit.", 30),
+    "MemoryDensity": _parameter(
+        "X-Memory-Density", "header", {"type": "string", "enum": _DENSITIES}, "How much a context may hold.", "high"
+    ),
+    "MemoryInjection": _parameter(
+        "X-Memory-Injection", "header", {"type": "string", "enum": ["tail", "system"]},
+        "Where memory goes: into the last user message, which keeps prompt caches, or into the system prompt.", "tail",
+    ),
+    "TimeZone": _parameter(
+        "X-Timezone", "header", {"type": "string"}, "An IANA name; times in contexts are shown in it.", "Europe/Berlin"
+    ),
+    # The same in the query.
+    "QueryMode": _parameter("mode", "query", _MODE, "The same as X-Memory-Mode.", "read"),
+    "QueryMemory": _parameter(
+        "memory", "query", {"type": "string", "enum": [*MODES, "true", "false"]}, "The same as X-Memory-Mode.", "off"
+    ),
+    "QueryStore": _parameter("store", "query", _FLAG, "The same as X-Memory-Store.", "true"),
+    "QueryStoreResponse": _parameter(
+        "store_response", "query", _FLAG, "The same as X-Memory-Store-Response.", "false"
+    ),
+    "QueryLimit": _parameter("limit", "query", _CHUNKS, "The same as X-Memory-Context-Limit.", 30),
+    # What single routes take.
+    "ProviderKey": _parameter(
+        "X-Provider-Key", "header", {"type": "string"},
+        "Your own key for the provider: used for this request, never stored. Wins over one in an SDK's own header.",
+    ),
+    "Alt": _parameter(
+        "alt", "query", {"type": "string", "enum": ["sse"]},
+        "Stream as server-sent events; without it a stream is one JSON array.", "sse",
+    ),
+    "Model": {
+        **_parameter("model", "path", {"type": "string", "minLength": 1}, "Google's name of a model.", "gemini-3-pro"),
+        "required": True,
+    },
+    "ModelName": {
+        **_parameter("name", "path", {"type": "string", "minLength": 1}, "As `/v1/models` lists it.", "local/recall"),
+        "required": True,
+    },
+    "Reset": _parameter(
+        "reset", "query", {"type": "string", "enum": ["true", "false"]},
+        "Taken for the hosted product's clients and given back; here every deletion is complete.", "true",
+    ),
+    "After": _parameter(
+        "after", "query", {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
+        "Begin behind this `seq`: continues an export that was cut.", 0,
+    ),
+    "ExportSession": _parameter(
+        "session_id", "query", {"type": "string", "maxLength": SESSION_ID_CHARACTERS_MAX},
+        "Only this session; wins over X-Session-ID.", "thread-7",
+    ),
+    "Vectors": _parameter(
+        "vectors", "query", {"type": "string", "enum": ["true", "false", "1", "0"]},
+        "Whether embeddings come along.", "false",
+    ),
+}  # fmt: skip
+"""By the name that operations refer to them with."""
+
+OPTIONS = (
+    "MemoryMode", "MemoryStore", "StoreInput", "MemoryStoreResponse", "StoreResponse", "SessionId", "SessionScope",
+    "MemoryContextLimit", "ContextLimit", "MemoryDensity", "MemoryInjection", "TimeZone", "QueryMode", "QueryMemory",
+    "QueryStore", "QueryStoreResponse", "QueryLimit",
+)  # fmt: skip
+"""Parameters of every route that has to do with memory."""
+
+# --- body fields ---
+
+_BODY_MODE: Schema = {"enum": [True, False, None, *MODES, "true", "false"]}
+_BODY_FLAG: Schema = {"enum": [True, False, None, *FLAGS]}
+_BODY_CHUNKS: Schema = {**_CHUNKS, "type": ["integer", "null"]}
+
+BODY_OPTIONS: Schema = {
+    "type": "object",
+    "description": "Our own fields in a request's body. They win over query and headers, and never reach a provider.",
+    "properties": {
+        "memory": {**_BODY_MODE, "description": "As X-Memory-Mode."},
+        "memory_mode": {**_BODY_MODE, "description": "As X-Memory-Mode."},
+        "memory_store": {**_BODY_FLAG, "description": "Whether to store either side."},
+        "memory_store_response": {**_BODY_FLAG, "description": "As X-Memory-Store-Response."},
+        "store_input": {**_BODY_FLAG, "description": "As X-Memory-Store."},
+        "store_response": {**_BODY_FLAG, "description": "As X-Memory-Store-Response."},
+        "memory_limit": {**_BODY_CHUNKS, "description": "As X-Memory-Context-Limit."},
+        "context_limit": {**_BODY_CHUNKS, "description": "As X-Memory-Context-Limit; wins over memory_limit."},
+        "density": {"enum": [*_DENSITIES, None], "description": "As X-Memory-Density."},
+        "session_id": {
+            "type": ["string", "integer", "null"],
+            "maxLength": SESSION_ID_CHARACTERS_MAX,
+            "description": "As X-Session-ID.",
+        },
+        "embeddings": {"description": "Taken and not used: there is one embedding model."},
+    },
+}
