@@ -9,10 +9,12 @@ from collections import Counter
 
 import trio
 
+from actors.inbox_lag import InboxLag
 from actors.mailbox import Mailbox
 from actors.restart import RestartPolicy
 from actors.vault_actor import VaultActor
 from models.ids import VaultRef
+from models.messages import Applied
 
 
 class Entry:
@@ -20,9 +22,13 @@ class Entry:
 
     Attributes:
         actor: the present incarnation.
+        lag: how much of what the vault has taken in is not materialised yet.
         rows_sent: the last inbox row whose `Apply` went into the mailbox. It was committed before, so whatever hydrates
             later has found it in the store.
         suspects: how often each inbox row was in hand when an incarnation crashed.
+        hydrated: what hydration made of inbox rows whose `Apply` may still wait in the mailbox, None if it set them
+            aside. A later incarnation no longer finds them in the inbox once they are written out, yet must tell their
+            caller the truth.
         scope: ends by erasure or by the deadline of the drain; no cancellation from outside reaches the actor.
         closed: nothing more enters the mailbox.
         gone: the entry is no longer in the table.
@@ -32,6 +38,8 @@ class Entry:
         "actor",
         "closed",
         "gone",
+        "hydrated",
+        "lag",
         "mailbox",
         "quarantined_until_s",
         "restarts",
@@ -41,13 +49,15 @@ class Entry:
         "vault",
     )
 
-    def __init__(self, vault: VaultRef, mailbox: Mailbox, restarts: RestartPolicy) -> None:
+    def __init__(self, vault: VaultRef, mailbox: Mailbox, lag: InboxLag, restarts: RestartPolicy) -> None:
         self.vault = vault
         self.mailbox = mailbox
+        self.lag = lag
         self.restarts = restarts
         self.actor: VaultActor | None = None
         self.rows_sent = 0
         self.suspects = Counter[int]()
+        self.hydrated: dict[int, Applied | None] = {}
         self.quarantined_until_s: float | None = None
         self.scope = trio.CancelScope(shield=True)
         self.closed = trio.Event()
@@ -56,7 +66,8 @@ class Entry:
     @property
     def idle(self) -> bool:
         """Could leave memory without disturbing anybody: nothing waits, and no pin holds a place for what will come."""
-        return not (self.closed.is_set() or self.mailbox.waiting or self.mailbox.reserved or self._busy)
+        waiting = self.mailbox.waiting or self.mailbox.reserved or self.lag.waiting
+        return not (self.closed.is_set() or waiting or self._busy)
 
     @property
     def _busy(self) -> bool:
@@ -68,3 +79,4 @@ class Entry:
         """Begin passivation: what the mailbox holds is still handled."""
         self.closed.set()
         self.mailbox.close()
+        self.lag.close()

@@ -13,9 +13,17 @@ from collections.abc import Callable, Sequence
 import trio
 
 from actors.entry import Entry
+from actors.inbox_lag import Claim, weigh
 from actors.mailbox import ReplySlot
 from actors.store.protocol import Commit, VaultStore
-from models.errors import DeadlineExceeded, NotFound, StoreUnavailable, VaultUnavailable
+from models.errors import (
+    DeadlineExceeded,
+    MemoryRouterError,
+    NotFound,
+    Overloaded,
+    StoreUnavailable,
+    VaultUnavailable,
+)
 from models.memory import Exchange, InboxRow
 from models.messages import Applied, Apply
 
@@ -70,23 +78,31 @@ class Receipt:
 class Pin:
     """A vault held in memory, with a reserved place for one hand-over, from before the provider is called.
 
+    It counts in the vault's inbox lag from the start, so that many who come at once do not all find room.
+
     Use it as a context manager, or call `close` when nothing will be handed over any more.
     """
 
-    __slots__ = ("_entry", "_open", "_reservation", "_store", "_successor")
+    __slots__ = ("_claim", "_entry", "_open", "_reservation", "_store", "_successor")
 
-    def __init__(self, entry: Entry, store: VaultStore, *, successor: Callable[[Entry], Entry]) -> None:
+    def __init__(self, entry: Entry, claim: Claim, store: VaultStore, *, successor: Callable[[Entry], Entry]) -> None:
         """Pin a vault that is not closing.
 
         Args:
+            claim: on room in the vault's inbox; the pin's from here on, whether or not there is a place.
             successor: the entry of the vault that took the place of an entry's vault when that was erased, else the
                 entry itself.
 
         Raises:
             Overloaded: the vault has no place for another exchange.
         """
-        self._reservation = entry.mailbox.reserve_nowait()
+        try:
+            self._reservation = entry.mailbox.reserve_nowait()
+        except Overloaded:
+            claim.release()
+            raise
         self._entry = entry
+        self._claim = claim
         self._store = store
         self._successor = successor
         self._open = True
@@ -100,15 +116,26 @@ class Pin:
         assert self._open, "a pin hands over once, before it is closed"
         self._follow()
         entry, reservation, receipt = self._entry, self._reservation, Receipt()
+        claim = entry.lag.hold(weigh(exchanges))
 
         def on_durable(rows: list[InboxRow]) -> None:
+            claim.land(rows)
             entry.rows_sent = rows[-1].row_id if rows else entry.rows_sent
             receipt._slot = reservation.send(Apply(tuple(rows)))
 
-        receipt._commit = self._store.accept_nowait(
-            entry.vault, exchanges, on_durable=on_durable, on_failed=reservation.release
-        )
+        def on_failed() -> None:
+            claim.release()
+            reservation.release()
+
+        try:
+            receipt._commit = self._store.accept_nowait(
+                entry.vault, exchanges, on_durable=on_durable, on_failed=on_failed
+            )
+        except MemoryRouterError:
+            claim.release()
+            raise
         self._open = False  # from here on the place is the commit's to use or to give back
+        self._claim.release()
         return receipt
 
     def _follow(self) -> None:
@@ -122,6 +149,7 @@ class Pin:
         """Let the vault go; harmless a second time. What was submitted goes its way."""
         if self._open:
             self._open = False
+            self._claim.release()
             self._reservation.release()
 
     def __enter__(self) -> Pin:

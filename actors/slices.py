@@ -1,13 +1,23 @@
-"""Long work of a turn in slices: one vault's upload must not stall the others."""
+"""Long work of a turn: in slices, or in a thread, so that one vault's upload or question does not stall the others."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
-SLICE_S = 0.008
-"""A turn that works longer than this lets other tasks run."""
+SLICE_S = 0.002
+"""A turn that works longer than this lets other tasks run. A request passes the loop about ten times, and may wait for
+a slice each time: with slices of 8 ms the p99 of a `prepare` beside an upload was seven times the quiet one."""
+
+READ_INLINE_CHUNKS_MAX = 65_536
+"""Chunks up to which a vault is read in the turn itself. Reading takes about a slice then, and grows with the vault.
+A thread adds 0.2 ms, and most of the work there goes on without the GIL."""
+
+Query = TypeVar("Query")
+Answer = TypeVar("Answer")
 
 
 class Pause:
@@ -23,3 +33,10 @@ class Pause:
         if time.perf_counter() - self._began_s > SLICE_S:
             await trio.lowlevel.checkpoint()
             self._began_s = time.perf_counter()
+
+
+async def read_in_turn(read: Callable[[Query], Answer], query: Query, *, chunks: int) -> Answer:
+    """Read a vault of so many chunks. The turn does not end before, so a thread is as alone with the vault as it is."""
+    if chunks <= READ_INLINE_CHUNKS_MAX:
+        return read(query)
+    return await trio.to_thread.run_sync(read, query)

@@ -7,7 +7,7 @@ still in the inbox, and whoever hydrates the vault next makes the same step of t
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -34,8 +34,14 @@ WRITE_GRACE_S = 5.0
 class StepWriter:
     """The steps of one vault on their way to the store."""
 
-    def __init__(self, vault: VaultRef, store: VaultStore) -> None:
+    def __init__(self, vault: VaultRef, store: VaultStore, *, written: Callable[[Sequence[int]], None]) -> None:
+        """Make a writer; `running` lets it write.
+
+        Args:
+            written: told which inbox rows have become memories in the store.
+        """
         self._vault = vault
+        self._written = written
         self._store = store
         self._steps: list[Materialisation] = []
         self._arrived = trio.Event()
@@ -96,6 +102,7 @@ class StepWriter:
                 async with self._writing:
                     with trio.fail_after(WRITE_TIMEOUT_S):
                         await self._store.materialise(self._vault, step)
+                self._written(step.row_ids)
                 return
             except NotFound:
                 return  # the vault was erased: nothing of it is kept, and the supervisor ends its actor

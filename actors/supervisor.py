@@ -20,6 +20,7 @@ import trio
 
 from actors.embedder import Embedder
 from actors.entry import Entry
+from actors.inbox_lag import ONE, InboxLag, Weight
 from actors.mailbox import Mailbox
 from actors.pin import Pin, Receipt
 from actors.restart import RestartPolicy
@@ -104,14 +105,27 @@ class Supervisor:
             except trio.ClosedResourceError:
                 await trio.lowlevel.checkpoint()  # it began to close meanwhile: look it up again
 
-    async def pin(self, vault: VaultRef) -> Pin:
+    async def pin(self, vault: VaultRef, weight: Weight | None = None, *, wait_room_s: float = 0.0) -> Pin:
         """Hold a vault in memory with a reserved place for one hand-over.
+
+        Args:
+            weight: how much will be handed over, where that is known: there must be room for it in the vault's inbox.
+            wait_room_s: how long to wait for that room.
 
         Raises:
             Overloaded, DeadlineExceeded, VaultQuarantined, ShuttingDown: no place now.
         """
-        entry = await self._entry(vault, trio.current_time() + PIN_TIMEOUT_S)
-        return Pin(entry, self.store, successor=self._successor)
+        room_until = trio.current_time() + wait_room_s
+        while True:
+            entry = await self._entry(vault, room_until + PIN_TIMEOUT_S)
+            wait_s = room_until - trio.current_time()
+            if weight is None or wait_s <= 0:
+                claim = entry.lag.claim_nowait(weight or ONE, ahead=weight is None)
+            elif (waited := await entry.lag.claim(weight, timeout_s=wait_s)) is not None:
+                claim = waited
+            else:
+                continue  # it began to close meanwhile
+            return Pin(entry, claim, self.store, successor=self._successor)
 
     async def erase(self, vault: VaultRef) -> None:
         """Shred a vault. When this returns its old rows are unreadable and its keys open an empty vault.
@@ -157,6 +171,8 @@ class Supervisor:
             "live": len(self._entries),
             "bytes_in_memory": self._working_set.bytes_in_memory,
             "messages_waiting": sum(entry.mailbox.waiting for entry in self._entries.values()),
+            "inbox_messages": sum(entry.lag.held.messages for entry in self._entries.values()),
+            "inbox_bytes": sum(entry.lag.held.size_bytes for entry in self._entries.values()),
             "hydrated": self._counters["hydrated"],
             "passivated": self._counters["passivated"],
             "crashed": self._counters["crashed"],
@@ -195,8 +211,9 @@ class Supervisor:
     def _start(self, vault: VaultRef) -> Entry:
         settings = self._settings
         mailbox = Mailbox(messages_max=settings.mailbox_messages_max, reserved_max=settings.exchanges_max)
+        lag = InboxLag(messages_max=settings.inbox_messages_max, bytes_max=settings.inbox_bytes_max)
         restarts = RestartPolicy(restarts_max=settings.restarts_max, window_s=settings.restart_window_s)
-        entry = self._entries[vault.number] = Entry(vault, mailbox, restarts)
+        entry = self._entries[vault.number] = Entry(vault, mailbox, lag, restarts)
         self._vaults.start_soon(self._live, entry, name=f"vault {vault.number}")
         return entry
 
@@ -231,8 +248,10 @@ class Supervisor:
         """One run of the actor; True when it ended by passivation, False when it crashed."""
         actor = entry.actor = VaultActor(
             entry.vault, entry.mailbox, self.store, self.embedder, self._limits, self._hydrations, self._builds,
+            lag=entry.lag,
             rows_sent=entry.rows_sent,
             suspects=entry.suspects,
+            hydrated=entry.hydrated,
             applied=self._count,
             resized=lambda size_bytes: self._working_set.resize(entry.vault.number, size_bytes),
         )  # fmt: skip

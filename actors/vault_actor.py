@@ -21,16 +21,20 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
+from actors.analysis import Analysis, analyse, unanalysed, usable_vectors
 from actors.embedder import Embedder
+from actors.hydration import load_index, load_memories
+from actors.imprint_keeper import MEMORIES_MIN, ImprintKeeper
+from actors.inbox_lag import InboxLag
 from actors.index_keeper import IndexKeeper
 from actors.mailbox import Envelope, Mailbox
 from actors.restart import retry_delays
 from actors.segmented_index import THRESHOLD
-from actors.slices import Pause
+from actors.slices import Pause, read_in_turn
 from actors.step_writer import StepWriter
-from actors.store.protocol import VaultStore, Vectors
-from actors.vault import Analysis, TextsToEmbed, Vault, analyse, unanalysed, usable_vectors
-from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, StoreUnavailable
+from actors.store.protocol import VaultStore
+from actors.vault import TextsToEmbed, Vault
+from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, StoreUnavailable, VaultUnavailable
 from models.ids import VaultRef
 from models.memory import InboxRow, Message
 from models.messages import (
@@ -60,12 +64,11 @@ OFFLOAD_CHARACTERS_MIN = 20_000
 POISON_CRASHES = 2
 """Crashes with the same row in hand after which it is set aside, so that one row cannot close its vault for ever."""
 
-FILL_MEMORIES_MAX = 512
-"""Memories whose vectors are put into the index at once, at hydration: well below a slice."""
-
 EMBED_CHUNKS_MAX = 16
 EMBED_ATTEMPTS_MAX = 3
 STORE_TIMEOUT_S = 30.0
+LOAD_TIMEOUT_S = 900.0
+"""A million memories take ten seconds, minutes on a busy machine: a limit that strikes each time shuts them in."""
 FORGET_TIMEOUT_S = 10.0
 """The vault's readers wait meanwhile; a store that is slower than this refuses the deletion, and changes nothing."""
 
@@ -86,6 +89,7 @@ class VaultLimits(msgspec.Struct, frozen=True):
     chunk_tokens_max: int = 200
     relevance_min: float = 0.18
     hnsw_threshold: int = THRESHOLD
+    imprint_memories_min: int = MEMORIES_MIN
 
 
 class VaultActor:
@@ -101,8 +105,10 @@ class VaultActor:
         hydrations: trio.CapacityLimiter,
         builds: trio.CapacityLimiter,
         *,
+        lag: InboxLag,
         rows_sent: int,
         suspects: Counter[int],
+        hydrated: dict[int, Applied | None],
         resized: Callable[[int], None],
         applied: Callable[[Applied], None],
     ) -> None:
@@ -111,8 +117,10 @@ class VaultActor:
         Args:
             hydrations: how many vaults may load at once.
             builds: how many segments of indexes may be built at once.
+            lag: told which inbox rows wait, and which have become memories.
             rows_sent: the last inbox row whose `Apply` went into the mailbox before this incarnation.
             suspects: how often each inbox row was in hand when an earlier incarnation crashed; counted on here.
+            hydrated: what hydrations made of inbox rows, as `Entry.hydrated`; kept up here.
             resized: told the vault's size in bytes whenever it may have changed.
             applied: told what became of rows from the log.
         """
@@ -122,21 +130,24 @@ class VaultActor:
         self._embedder = embedder
         self._limits = limits
         self._hydrations = hydrations
+        self._lag = lag
         self._suspects = suspects
+        self._hydrated = hydrated
         self._resized = resized
         self._applied = applied
+        self._repeat_window_ms = int(limits.repeat_window_s * 1000)
         self._vault = Vault(
             dims=embedder.dims,
-            repeat_window_ms=int(limits.repeat_window_s * 1000),
+            repeat_window_ms=self._repeat_window_ms,
             relevance_min=limits.relevance_min,
             model_id=embedder.model_id,
             hnsw_threshold=limits.hnsw_threshold,
         )
         self._keeper = IndexKeeper(ref, store, mailbox, builds, model_id=embedder.model_id, dims=embedder.dims)
-        self._read_through = rows_sent  # rows up to here were in the store when hydration read it
-        self._hydrated: dict[int, Applied] = {}  # what hydration made of rows whose `Apply` may be on its way
+        self._imprints = ImprintKeeper(ref, store, memories_min=limits.imprint_memories_min)
+        self._read_through = max([rows_sent, *hydrated])  # rows up to here were in the store when hydration read it
         self._texts_out, self._texts_in = trio.open_memory_channel[TextsToEmbed](1)
-        self._writer = StepWriter(ref, store)
+        self._writer = StepWriter(ref, store, written=lag.remove)
         self.life_cycle = LifeCycle.HYDRATING
 
     @property
@@ -151,10 +162,12 @@ class VaultActor:
         async with self._writer.running(), self._keeper.running(), trio.open_nursery() as children:
             self._enter(LifeCycle.ACTIVE)
             children.start_soon(self._embed_texts)
+            children.start_soon(self._imprints.write_all)
             async for envelope in self._mailbox.receive:
                 await self._take(envelope)
             self._enter(LifeCycle.PASSIVATING)
             children.cancel_scope.cancel(reason="the vault passivates")
+        await self._imprints.finish(self._vault)
         self._enter(LifeCycle.STOPPED)
 
     def _enter(self, life_cycle: LifeCycle) -> None:
@@ -185,9 +198,9 @@ class VaultActor:
     async def _handle(self, message: AnyMessage) -> Reply:
         match message:
             case Recall():
-                return self._vault.recall(message)
+                return await read_in_turn(self._vault.recall, message, chunks=self._vault.chunks)
             case Search():
-                return self._vault.search(message)
+                return await read_in_turn(self._vault.search, message, chunks=self._vault.chunks)
             case Sift():
                 return self._vault.sift(message.exchange)
             case Apply():
@@ -211,30 +224,36 @@ class VaultActor:
                 assert_never(message)
 
     async def _apply(self, rows: Iterable[InboxRow]) -> Applied:
-        """Take rows in. One that hydration has read from the store is not taken twice, only reported."""
+        """Take rows in. Those that a hydration has read from the store are not taken twice, only reported.
+
+        Raises:
+            VaultUnavailable: some were set aside or damaged; the others are taken in.
+        """
         pause = Pause()
         outcomes = [
-            await self._take_in(row, pause)
-            if row.row_id > self._read_through
-            else self._hydrated.pop(row.row_id, _NOTHING)
+            await self._take_in(row, pause) if row.row_id > self._read_through else self._hydrated.pop(row.row_id, None)
             for row in rows
         ]
         self._after_change()
+        taken = [outcome for outcome in outcomes if outcome is not None]
         total = Applied(
-            stored=sum(outcome.stored for outcome in outcomes),
-            duplicates=sum(outcome.duplicates for outcome in outcomes),
-            chunks=sum(outcome.chunks for outcome in outcomes),
+            stored=sum(outcome.stored for outcome in taken),
+            duplicates=sum(outcome.duplicates for outcome in taken),
+            chunks=sum(outcome.chunks for outcome in taken),
         )
         self._applied(total)
+        if len(taken) < len(outcomes):
+            raise VaultUnavailable("The vault could not take in all of this; the server's log says more.")
         return total
 
-    async def _take_in(self, row: InboxRow, pause: Pause) -> Applied:
+    async def _take_in(self, row: InboxRow, pause: Pause) -> Applied | None:
         """Make memories of a row, or set it aside, loudly, when it has brought the actor down again and again."""
         if self._suspects[row.row_id] >= POISON_CRASHES:
             logger.critical("row_set_aside", extra={"vault": self._ref.number, "row": row.row_id})
             with trio.fail_after(STORE_TIMEOUT_S):
                 await self._store.set_aside(self._ref, [row.row_id])
-            return _NOTHING
+            self._lag.remove([row.row_id])
+            return None
         try:
             return await self._remember(row, pause)
         except Exception:
@@ -277,6 +296,7 @@ class VaultActor:
         seqs = self._vault.session_seqs(session_id)
         with trio.move_on_after(FORGET_TIMEOUT_S) as waiting:
             await self._writer.wait_settled()
+            await self._imprints.remove()
             await self._store.delete_memories(self._ref, seqs)
         if waiting.cancelled_caught:
             raise StoreUnavailable("The store did not delete the session in time; ask again until it is deleted.")
@@ -306,36 +326,25 @@ class VaultActor:
                 self._texts_out.send_nowait(texts)
         self._keeper.build_nowait(self._vault.plan_build())
         self._keeper.keep_nowait(self._vault.segments)
+        self._imprints.keep_nowait(self._vault)
         self._resized(self._vault.nbytes)
 
     # Hydration.
 
     async def _hydrate(self) -> None:
         """Read the vault from the store: memories first, then the inbox rows that became none yet."""
-        with trio.fail_after(STORE_TIMEOUT_S):
+        known = self._lag.rows
+        with trio.fail_after(LOAD_TIMEOUT_S):
             image = await self._store.load_vault(self._ref, model_id=self._embedder.model_id)
+        self._lag.correct(known, image.inbox)
         self._vault.begin(created_ms=image.created_ms, next_seq=image.next_seq)
+        await load_memories(self._vault, image, self._imprints, repeat_window_ms=self._repeat_window_ms)
+        await load_index(self._vault, image.vectors, self._keeper, threshold=self._limits.hnsw_threshold)
         pause = Pause()
-        for memory in image.memories:
-            self._vault.load(memory, embedded=len(image.vectors.get(memory.seq, ())) == len(memory.spans))
-            await pause.after_slice()
-        await self._hydrate_index(image.vectors, pause)
         for row in image.inbox:
             self._hydrated[row.row_id] = await self._take_in(row, pause)
         self._read_through = max(self._read_through, self._vault.last_row_id)
         self._after_change()
-
-    async def _hydrate_index(self, vectors: Vectors, pause: Pause) -> None:
-        """Segments from the disk first, then the vectors that they lack."""
-        if len(vectors) > self._limits.hnsw_threshold:
-            for segment in await self._keeper.load():
-                self._vault.adopt(segment)
-                await pause.after_slice()
-        whole = {seq: rows for seq, rows in vectors.items() if self._vault.wants(seq, len(rows))}
-        seqs = list(whole)
-        for start in range(0, len(seqs), FILL_MEMORIES_MAX):
-            self._vault.fill({seq: whole[seq] for seq in seqs[start : start + FILL_MEMORIES_MAX]})
-            await pause.after_slice()
 
     # Children.
 
@@ -386,6 +395,3 @@ class VaultActor:
                 logger.warning("embedding_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
             await trio.sleep(next(delays))
         return None
-
-
-_NOTHING = Applied(stored=0, duplicates=0, chunks=0)

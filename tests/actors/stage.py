@@ -10,11 +10,12 @@ from typing import Any
 import trio
 
 from actors.embedder import open_embedder
+from actors.inbox_lag import InboxLag
 from actors.mailbox import Mailbox
 from actors.vault_actor import VaultActor, VaultLimits
 from models.ids import VaultRef
 from models.memory import Exchange, InboxRow
-from models.messages import Scope, Search, Stats, VaultStats
+from models.messages import Applied, Scope, Search, Stats, VaultStats
 from tests.actors.house import (
     NOW_MS,
     Gate,
@@ -62,9 +63,15 @@ async def running(
     gate: Gate | None = None,
     bulk_max: int = 256,
     rows_sent: int = 0,
+    hydrated: dict[int, Applied | None] | None = None,
     mailbox: Mailbox | None = None,
+    lag: InboxLag | None = None,
 ) -> AsyncIterator[Running]:
-    """An actor for the length of the block; leaving passivates it."""
+    """An actor for the length of the block; leaving passivates it.
+
+    Args:
+        hydrated: what earlier incarnations made of inbox rows.
+    """
     mailbox = mailbox or Mailbox(messages_max=64, reserved_max=64)
     sizes: list[int] = []
     offload = (gate or Gate()).run
@@ -80,8 +87,10 @@ async def running(
             VaultLimits(),
             trio.CapacityLimiter(1),
             trio.CapacityLimiter(1),
+            lag=lag or InboxLag(messages_max=1_000, bytes_max=1_000_000),
             rows_sent=rows_sent,
             suspects=Counter(),
+            hydrated={} if hydrated is None else hydrated,
             resized=sizes.append,
             applied=lambda _: None,
         )

@@ -7,16 +7,19 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.entry import Entry
+from actors.inbox_lag import InboxLag
 from actors.mailbox import Mailbox
 from actors.restart import RestartPolicy
 from models.ids import VaultNumber, VaultRef
 from models.messages import Barrier
 from tests.actors.house import Gate, open_house
+from tests.patience import PATIENCE_S
 
 
 def new_entry() -> Entry:
     mailbox = Mailbox(messages_max=2, reserved_max=2)
-    return Entry(VaultRef(VaultNumber(1), 0), mailbox, RestartPolicy(restarts_max=3, window_s=5))
+    lag = InboxLag(messages_max=2, bytes_max=1_000)
+    return Entry(VaultRef(VaultNumber(1), 0), mailbox, lag, RestartPolicy(restarts_max=3, window_s=5))
 
 
 def test_a_vault_that_has_yet_to_start_is_not_idle() -> None:
@@ -41,7 +44,7 @@ async def test_closing_is_final_and_closes_the_mailbox() -> None:
     assert entry.closed.is_set()
     assert not entry.idle
     with pytest.raises(trio.ClosedResourceError):
-        await entry.mailbox.ask(Barrier(), timeout_s=1)
+        await entry.mailbox.ask(Barrier(), timeout_s=PATIENCE_S)
 
 
 async def test_a_live_vault_is_idle_when_nothing_waits_and_nothing_is_left_to_do(autojump_clock: MockClock) -> None:
