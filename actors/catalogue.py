@@ -7,6 +7,7 @@ number. Positions and numbers are never reused; deleted ones are marked. Must ne
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +27,11 @@ NOBODY = -1
 _FIRST_CAPACITY = 16
 
 
+def text_digest(content: str) -> bytes:
+    """16 bytes that texts share which differ only in case, punctuation and spacing."""
+    return content_hash(normalised(content))
+
+
 class Count(msgspec.Struct, frozen=True):
     """A vault or a session in numbers."""
 
@@ -36,6 +42,20 @@ class Count(msgspec.Struct, frozen=True):
     newest_ms: int | None = None
 
 
+class CatalogueCopy(msgspec.Struct, frozen=True, eq=False):
+    """A catalogue as of one moment: by position, the memories that live and the numbers of their texts' digests."""
+
+    memories: list[Memory | None]
+    text_numbers: NDArray[np.int32]
+    text_digests: list[bytes]
+
+    def living(self) -> tuple[list[Memory], list[bytes]]:
+        """The memories in the order of storing, and each one's `text_digest`. May run in a thread."""
+        pairs = zip(self.memories, self.text_numbers.tolist(), strict=True)
+        living = [(memory, self.text_digests[number]) for memory, number in pairs if memory is not None]
+        return [memory for memory, _ in living], [digest for _, digest in living]
+
+
 class _Column:
     """A numpy array that grows by doubling."""
 
@@ -44,6 +64,14 @@ class _Column:
     def __init__(self, dtype: type) -> None:
         self._array: NDArray[Any] = np.zeros(_FIRST_CAPACITY, dtype=dtype)
         self._length = 0
+
+    @classmethod
+    def of(cls, values: Any, dtype: type) -> _Column:
+        column = cls(dtype)
+        column._length = len(values)
+        column._array = np.zeros(max(len(values), _FIRST_CAPACITY), dtype)
+        column._array[: len(values)] = values
+        return column
 
     def append(self, value: int) -> None:
         if self._length == len(self._array):
@@ -83,13 +111,14 @@ class Catalogue:
     """Memories by seq and by position, in columns."""
 
     def __init__(self) -> None:
-        self._memories: dict[int, tuple[Memory, int, int]] = {}  # seq -> memory, position, first chunk
+        self._positions: dict[int, int] = {}  # by seq
         self._by_position: list[Memory | None] = []
         self._sessions: dict[str | None, _Session] = {None: _Session(0)}
         self._numbers_given = 1
         self._chunks = 0
         self._tokens = 0
         self._chunk_memory = _Column(np.int32)
+        self._first_chunk = _Column(np.int32)
         self._session = _Column(np.int32)
         self._previous = _Column(np.int32)
         self._following = _Column(np.int32)
@@ -103,11 +132,12 @@ class Catalogue:
 
     def add(self, memory: Memory) -> None:
         """Give a memory its position and its chunks their numbers."""
-        assert memory.seq not in self._memories, "a seq is used once"
+        assert memory.seq not in self._positions, "a seq is used once"
         position = len(self._by_position)
         session = self._session_of(memory.session_id)
-        self._memories[memory.seq] = (memory, position, len(self._chunk_memory.view))
+        self._positions[memory.seq] = position
         self._by_position.append(memory)
+        self._first_chunk.append(len(self._chunk_memory.view))
         for _ in memory.spans:
             self._chunk_memory.append(position)
         self._session.append(session.number)
@@ -125,9 +155,61 @@ class Catalogue:
         insort(session.order, (memory.timestamp_ms, position))
         self._count(session, memory, 1)
 
+    @classmethod
+    def of(cls, memories: Sequence[Memory], text_digests: Sequence[bytes]) -> Catalogue:
+        """A catalogue of these memories, as if they had been added one after the other. May run in a thread.
+
+        Args:
+            text_digests: per memory, `text_digest` of its content.
+        """
+        catalogue = cls()
+        count = len(memories)
+        chunks = np.array([len(memory.spans) for memory in memories], np.int64)
+        times = np.array([memory.timestamp_ms for memory in memories], np.int64)
+        seqs = [memory.seq for memory in memories]
+        numbers = catalogue._text_numbers
+        catalogue._positions = dict(zip(seqs, range(count), strict=True))
+        assert len(catalogue._positions) == count, "a seq is used once"
+        catalogue._by_position = list(memories)
+        catalogue._chunk_memory = _Column.of(np.repeat(np.arange(count), chunks), np.int32)
+        catalogue._first_chunk = _Column.of(np.cumsum(chunks) - chunks, np.int32)
+        catalogue._characters = _Column.of([len(memory.content) for memory in memories], np.int32)
+        catalogue._text_number = _Column.of(
+            [numbers.setdefault(digest, len(numbers)) for digest in text_digests], np.int32
+        )
+        catalogue._small_talk = _Column.of([memory.small_talk for memory in memories], np.bool_)
+        catalogue._alive = _Column.of(np.ones(count), np.bool_)
+        catalogue._timestamp_ms = _Column.of(times, np.int64)
+        catalogue._seq = _Column.of(seqs, np.int64)
+        catalogue._chunks = int(chunks.sum())
+        catalogue._order_sessions(memories, times)
+        return catalogue
+
+    def _order_sessions(self, memories: Sequence[Memory], times: NDArray[np.int64]) -> None:
+        """Which session each memory is of, and who is beside whom."""
+        count = len(memories)
+        sessions = [self._session_of(memory.session_id) for memory in memories]
+        for session, memory in zip(sessions, memories, strict=True):
+            session.chunks += len(memory.spans)
+            session.tokens += memory.tokens
+            self._tokens += memory.tokens
+        numbers = np.array([session.number for session in sessions], np.int64)
+        order = np.lexsort((times, numbers))  # stable: at the same time the order of storing counts
+        before = np.full(count, NOBODY)
+        after = np.full(count, NOBODY)
+        beside = np.flatnonzero(numbers[order][1:] == numbers[order][:-1])
+        before[order[beside + 1]] = order[beside]
+        after[order[beside]] = order[beside + 1]
+        self._session = _Column.of(numbers, np.int32)
+        self._previous = _Column.of(before, np.int32)
+        self._following = _Column.of(after, np.int32)
+        for position, time in zip(order.tolist(), times[order].tolist(), strict=True):
+            sessions[position].order.append((time, position))
+
     def remove(self, seq: int) -> None:
         """Forget a memory; its neighbours become neighbours of each other."""
-        memory, position, _ = self._memories.pop(seq)
+        position = self._positions.pop(seq)
+        memory = self.at(position)
         session = self._sessions[memory.session_id]
         self._link(*session.beside(memory.timestamp_ms, position))
         session.order.pop(bisect_left(session.order, (memory.timestamp_ms, position)))
@@ -138,8 +220,7 @@ class Catalogue:
             del self._sessions[memory.session_id]
 
     def _number_of_text(self, content: str) -> int:
-        digest = content_hash(normalised(content))
-        return self._text_numbers.setdefault(digest, len(self._text_numbers))
+        return self._text_numbers.setdefault(text_digest(content), len(self._text_numbers))
 
     def _session_of(self, session_id: str | None) -> _Session:
         session = self._sessions.get(session_id)
@@ -161,11 +242,16 @@ class Catalogue:
         self._tokens += sign * memory.tokens
 
     def __len__(self) -> int:
-        return len(self._memories)
+        return len(self._positions)
+
+    @property
+    def placed(self) -> int:
+        """Positions given: the memories ever added."""
+        return len(self._by_position)
 
     def memory(self, seq: int) -> Memory:
         """The memory with this seq."""
-        return self._memories[seq][0]
+        return self.at(self._positions[seq])
 
     def at(self, position: int) -> Memory:
         """The live memory at this position."""
@@ -175,12 +261,20 @@ class Catalogue:
 
     def chunks_of(self, seq: int) -> NDArray[np.int64]:
         """The chunk numbers of a memory."""
-        memory, _, first = self._memories[seq]
-        return np.arange(first, first + len(memory.spans))
+        first = self.first_chunk(seq)
+        return np.arange(first, first + len(self.memory(seq).spans))
+
+    def chunks_of_all(self, seqs: Collection[int]) -> NDArray[np.int64]:
+        """The chunk numbers of several memories, one after the other."""
+        positions = np.array([self._positions[seq] for seq in seqs], np.int64)
+        counts = np.array([len(self.at(position).spans) for position in positions.tolist()], np.int64)
+        ends = np.cumsum(counts)
+        shifts = self._first_chunk.view[positions] - (ends - counts)
+        return np.asarray(np.arange(counts.sum()) + np.repeat(shifts, counts), np.int64)
 
     def first_chunk(self, seq: int) -> int:
         """The number of a memory's first chunk."""
-        return self._memories[seq][2]
+        return int(self._first_chunk.view[self._positions[seq]])
 
     def session_number(self, session_id: str | None) -> int | None:
         """The number of a session, or None when nothing was stored under it."""
@@ -202,7 +296,7 @@ class Catalogue:
         if session_id is None:
             times = self._timestamp_ms.view[self._alive.view]
             ends = (int(times.min()), int(times.max())) if len(times) else (None, None)
-            return Count(len(self._memories), self._chunks, self._tokens, *ends)
+            return Count(len(self._positions), self._chunks, self._tokens, *ends)
         session = self._sessions.get(session_id)
         if session is None:
             return Count()
@@ -224,6 +318,14 @@ class Catalogue:
             number = self.session_number(scope.session_id)
             alive &= self._session.view == (NOBODY if number is None else number)
         return alive
+
+    def copy(self) -> CatalogueCopy:
+        """All of it that cannot be made again quickly, for a thread. A few ms for 100 000 memories."""
+        return CatalogueCopy(
+            memories=self._by_position.copy(),
+            text_numbers=self._text_number.view.copy(),
+            text_digests=list(self._text_numbers),  # in the order of their numbers
+        )
 
     def labels_of(self, chunks: NDArray[np.int64]) -> Labels:
         """Names of chunks that outlive this incarnation of the vault: seq and place within the memory."""

@@ -23,14 +23,16 @@ def identity(message: Message) -> Identity:
     return message.session_id, message.role, message.content, message.timestamp_ms
 
 
-def content_digest(session_id: str | None, role: str, content: str, timestamp_ms: int | None = None) -> Digest:
-    """128 bits over who said what, where, and (if given) when; lengths keep fields from imitating each other."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (session_id, role, content, timestamp_ms):
-        data = b"" if part is None else str(part).encode("utf-8", "surrogatepass")
-        digest.update(b"-" if part is None else b"%d:" % len(data))
-        digest.update(data)
-    return digest.digest()
+def content_digest(session_id: str | None, role: str, content: str) -> Digest:
+    """128 bits over who said what and where; lengths keep fields from imitating each other."""
+    where = "-" if session_id is None else f"{len(session_id)}:{session_id}"
+    data = f"{where}{len(role)}:{role}{len(content)}:{content}"
+    return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def timed_digest(digest: Digest, timestamp_ms: int) -> Digest:
+    """The same at one time."""
+    return digest + b"%d" % timestamp_ms
 
 
 class KnownMessages:
@@ -47,19 +49,15 @@ class KnownMessages:
         """Whether storing this message would add nothing."""
         if message.external_id is not None:
             return message.external_id in self._external_ids
+        digest = content_digest(message.session_id, message.role, message.content)
         if message.timestamp_ms is not None:
-            return self._digest_of(message, message.timestamp_ms) in self._timed
-        digest = self._digest_of(message, None)
+            return timed_digest(digest, message.timestamp_ms) in self._timed
         if source == "upload":
             return digest in self._untimed
         stored_ms = self._stored_ms.get(digest)
         if stored_ms is None:
             return False
         return not message.final or accepted_ms - stored_ms < self._repeat_window_ms
-
-    @staticmethod
-    def _digest_of(message: Message, timestamp_ms: int | None) -> Digest:
-        return content_digest(message.session_id, message.role, message.content, timestamp_ms)
 
     def add(self, memory: Memory) -> None:
         """This memory is stored now."""
@@ -68,19 +66,17 @@ class KnownMessages:
         digest = content_digest(memory.session_id, memory.role, memory.content)
         self._stored_ms[digest] = max(memory.stored_ms, self._stored_ms.get(digest, 0))
         # With its time even where that was not given: an export carries it, and importing it again adds nothing.
-        timed = content_digest(memory.session_id, memory.role, memory.content, memory.timestamp_ms)
-        self._timed[timed] = memory.seq
+        self._timed[timed_digest(digest, memory.timestamp_ms)] = memory.seq
         if not memory.timestamp_given:
             self._untimed[digest] = memory.seq
 
     def remove(self, memory: Memory) -> None:
         """This memory is deleted: the same words may come again."""
         digest = content_digest(memory.session_id, memory.role, memory.content)
-        timed = content_digest(memory.session_id, memory.role, memory.content, memory.timestamp_ms)
         if memory.external_id is not None:
             self._external_ids.pop(memory.external_id, None)
         self._stored_ms.pop(digest, None)
-        self._timed.pop(timed, None)
+        self._timed.pop(timed_digest(digest, memory.timestamp_ms), None)
         if self._untimed.get(digest) == memory.seq:
             del self._untimed[digest]
 

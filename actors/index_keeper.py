@@ -7,6 +7,7 @@ and posts what it built to the mailbox. Whatever fails here costs a rebuild, nev
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -21,7 +22,9 @@ from models.messages import Built
 
 logger = logging.getLogger(__name__)
 
-SNAPSHOT_TIMEOUT_S = 120.0
+SNAPSHOT_TIMEOUT_S = 900.0
+"""Of reading all: those of a million memories are 1.6 GB, and building them anew takes ten minutes at the least."""
+
 BUILDS_WAITING_MAX = 1
 """An index plans one job at a time."""
 
@@ -81,9 +84,12 @@ class IndexKeeper:
 
     async def _build(self) -> None:
         async for job in self._jobs_in:
-            logger.info("index_build_started", extra={"vault": self._vault.number, "rows": job.rows})
+            facts: dict[str, float] = {"vault": self._vault.number, "rows": job.rows, "merged": len(job.merged)}
+            logger.info("index_build_started", extra=facts)
+            began_s = time.perf_counter()
             segment = await self._run(job)
-            logger.info("index_build_ended", extra={"vault": self._vault.number, "built": segment is not None})
+            facts |= {"seconds": round(time.perf_counter() - began_s, 1), "built": job.done if segment else 0}
+            logger.info("index_build_ended", extra=facts)
             try:
                 await self._mailbox.post(Built(segment))
             except trio.ClosedResourceError:

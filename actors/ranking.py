@@ -64,7 +64,7 @@ class VaultArrays(msgspec.Struct, frozen=True, eq=False):
         next: per memory, the one after it in its session that still exists, or -1.
         session: per memory, the number of its session, from 0.
         characters: per memory, the length of its text.
-        text_number: per memory, a number that memories with the same normalised text share.
+        text_number: per memory, a number that memories with the same normalised text share; from 0 without gaps.
         timestamp_ms: per memory, when it was said.
     """
 
@@ -86,6 +86,8 @@ class RankQuery(msgspec.Struct, frozen=True, eq=False):
         eligible: per memory, whether it may be returned: it exists, and its session is within the scope.
         limit: how many memories are wanted at most; below 1, none.
         preferred_session: its memories get a bonus.
+        lexical_background: mean and standard deviation of the scores by words over all that is eligible; None where
+            all of that is here and says so itself.
     """
 
     lexical: LexicalMatch
@@ -93,6 +95,7 @@ class RankQuery(msgspec.Struct, frozen=True, eq=False):
     eligible: NDArray[np.bool_]
     limit: int
     preferred_session: int | None = None
+    lexical_background: tuple[float, float] | None = None
 
 
 class Ranked(msgspec.Struct, frozen=True, eq=False):
@@ -162,7 +165,7 @@ def _chunk_starts(chunk_memory: NDArray[np.int32]) -> tuple[NDArray[np.intp], ND
 
 def _chunk_scores(query: RankQuery, eligible: NDArray[np.bool_]) -> Floats:
     """The sum of both legs in standard deviations, per chunk."""
-    lexical = _standardised(query.lexical.scores, eligible, None)
+    lexical = _standardised(query.lexical.scores, eligible, query.lexical_background)
     if query.dense is None:
         return LEXICAL_WEIGHT * lexical
     dense = _standardised(query.dense.scores, eligible, query.dense.background)

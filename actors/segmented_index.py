@@ -165,11 +165,15 @@ class SegmentedIndex:
             return
         if not 0 <= int(chunks.min()) <= int(chunks.max()) < len(self):
             raise IndexError("chunk number out of range")
-        self._unseal(chunks)
+        for segment in self._unseal(chunks):
+            segment.saved = False
         self._tail.put(chunks, rows)
 
     def remove(self, chunk: int) -> None:
-        """Forget the vector of a chunk; removing it again changes nothing.
+        """Forget the vector of a chunk of a deleted memory; removing it again changes nothing.
+
+        Snapshots stay as they are: a label whose memory is gone finds no chunk. Else each deletion of a session would
+        write all segments of the vault again, 2 GB where it holds a million.
 
         Raises:
             IndexError: the chunk is beyond `len(self)`.
@@ -180,15 +184,20 @@ class SegmentedIndex:
             self._unseal(np.array([chunk]))
         self._tail.discard(chunk)
 
-    def _unseal(self, chunks: NDArray[np.integer]) -> None:
-        """Chunks change: no segment answers for them any more, neither now nor once the job is installed."""
+    def _unseal(self, chunks: NDArray[np.integer]) -> list[Segment]:
+        """Chunks change: no segment answers for them any more, neither now nor once the job is installed.
+
+        Returns:
+            The segments that did.
+        """
         if self._job is not None:
             self._touched.append(chunks)
-        for segment in self._segments:
-            if segment.bury(segment.rows_of(chunks)):
-                segment.saved = False
-        if any(not segment.live for segment in self._segments):
+        lowest, highest = int(chunks.min()), int(chunks.max())
+        near = [s for s in self._segments if s.chunk_range[0] <= highest and lowest <= s.chunk_range[1]]
+        changed = [segment for segment in near if segment.bury(segment.rows_of(chunks))]
+        if any(not segment.live for segment in changed):
             self._segments = [segment for segment in self._segments if segment.live]
+        return changed
 
     # Reading.
 
@@ -316,8 +325,9 @@ class SegmentedIndex:
 
     def _take(self, segment: Segment) -> None:
         self._next_number = max(self._next_number, segment.number + 1)
+        alive = np.flatnonzero(segment.chunks != NOWHERE)
         for other in self._segments:
-            segment.bury(np.flatnonzero(other.rows_of(segment.chunks) != NOWHERE))
+            segment.bury(alive[other.rows_of(segment.chunks[alive]) != NOWHERE])
         if segment.live:
             self._segments.append(segment)
             self._tail.remove(segment.chunks[segment.chunks != NOWHERE])

@@ -75,6 +75,7 @@ class Segment:
         number: its number within the vault's index, given when it is installed.
         labels: per row, the stable label of its chunk.
         chunks: per row, the chunk's number in this incarnation of the vault, or `NOWHERE`.
+        chunk_range: no chunk lies below the first or above the second.
         saved: whether a snapshot of it is durable.
     """
 
@@ -92,6 +93,7 @@ class Segment:
         "_scanned",
         "_sorted_chunks",
         "_starts",
+        "chunk_range",
         "chunks",
         "dims",
         "labels",
@@ -146,17 +148,13 @@ class Segment:
         self.chunks = np.array(chunks, np.int32)
         self._order = np.argsort(self.chunks, kind="stable").astype(np.int32)
         self._sorted_chunks = self.chunks[self._order]
+        self.chunk_range = max(0, int(self._sorted_chunks[0])), int(self._sorted_chunks[-1])
         alive = self.chunks != NOWHERE
         self.live = int(np.count_nonzero(alive))
         self._node_live = np.bincount(self._nodes[alive], minlength=len(self._starts) - 1).astype(np.int32)
         self._live_nodes = int(np.count_nonzero(self._node_live))
         if self.live:
             self._hide(np.flatnonzero(self._node_live == 0))
-
-    @property
-    def chunk_range(self) -> tuple[int, int]:
-        """No chunk lies below the first or above the second."""
-        return max(0, int(self._sorted_chunks[0])), int(self._sorted_chunks[-1])
 
     def rows_of(self, chunks: NDArray[np.integer]) -> Chunks:
         """Per chunk, its row, or `NOWHERE` where it has none here (any more)."""

@@ -10,23 +10,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.analysis import Analysis
 from actors.catalogue import Catalogue
-from actors.dense_leg import dense_match
 from actors.identity import Identity, KnownMessages, identity
+from actors.imprint import ImprintSource, Restored
 from actors.lexicon import Lexicon
-from actors.ranking import Ranked, RankQuery, is_relevant, rank
+from actors.ranking import Ranked, RankQuery, is_relevant
 from actors.segmented_index import THRESHOLD, SegmentedIndex
 from actors.segments import BuildJob, Segment
+from actors.shortlist import rank_vault
 from actors.store.protocol import Materialisation, Vectors
-from models.chunking import chunk_spans
-from models.embedding import TextEncoder
 from models.memory import LOCAL_RECALL_MODEL, Exchange, InboxRow, Memory, Message
 from models.messages import Found, Hit, Recall, Recalled, Search, Sifted, VaultStats
-from models.text import embedding_text, is_small_talk
+from models.text import embedding_text
 from models.words import terms
 
 MEMORY_BYTES = 900
@@ -34,51 +33,6 @@ MEMORY_BYTES = 900
 
 PURGE_TERMS_MAX = 500
 """Terms that one slice of a purge looks at: about 2 ms."""
-
-
-class Analysis(msgspec.Struct, frozen=True):
-    """What the text functions say of one message: pure, so it may be computed in a thread.
-
-    Attributes:
-        chunk_terms: the words of each chunk, in the order of `spans`.
-    """
-
-    spans: tuple[tuple[int, int], ...]
-    chunk_terms: tuple[tuple[str, ...], ...]
-    tokens: int
-    small_talk: bool
-
-
-def analyse(message: Message, encoder: TextEncoder, chunk_tokens_max: int) -> Analysis:
-    """Chunk, count and stem a message; one that brings vectors of the present model keeps the chunks they are of."""
-    content = message.content
-    brought = usable_vectors(message, encoder) is not None
-    spans = message.embedded.spans if brought and message.embedded else chunk_spans(content, encoder, chunk_tokens_max)
-    return Analysis(
-        spans=spans,
-        chunk_terms=tuple(tuple(terms(content[start:end])) for start, end in spans),
-        tokens=encoder.count_tokens(content),
-        small_talk=is_small_talk(content),
-    )
-
-
-def usable_vectors(message: Message, encoder: TextEncoder) -> NDArray[np.float16] | None:
-    """The vectors that an import brought, if they are of this model and fit the message's chunks."""
-    embedded = message.embedded
-    if embedded is None or embedded.model_id != encoder.id:
-        return None
-    ends = [end for _, end in embedded.spans]
-    starts = [start for start, _ in embedded.spans]
-    ordered = all(before <= start < end for before, start, end in zip([0, *ends], starts, ends, strict=False))
-    rows = np.frombuffer(embedded.rows, dtype="<f2") if len(embedded.rows) % 2 == 0 else np.zeros(0, "<f2")
-    if not ends or not ordered or ends[-1] > len(message.content) or len(rows) != len(ends) * encoder.dims:
-        return None
-    return rows.reshape(len(ends), encoder.dims) if np.isfinite(rows).all() else None
-
-
-def unanalysed(content: str) -> Analysis:
-    """What is known of a message that the tokeniser cannot read: one chunk, found by all of its words."""
-    return Analysis(((0, len(content)),), (tuple(terms(content)),), tokens=0, small_talk=False)
 
 
 TextsToEmbed = list[tuple[int, list[str]]]
@@ -121,11 +75,27 @@ class Vault:
         self._created_ms = created_ms
         self._next_seq = next_seq
 
+    def take_over(self, first: Restored) -> None:
+        """Begin with the store's first memories as an imprint gives them, in place of `load` for each."""
+        assert not self.chunks, "a vault begins once"
+        self._catalogue, self._lexicon, self._known = first.catalogue, first.lexicon, first.known
+        self._index.grow(len(self._lexicon))
+        self._text_bytes = first.characters + first.count * MEMORY_BYTES
+
+    def imprint_source(self) -> ImprintSource:
+        """A copy of what the imprint of this vault is made of."""
+        return ImprintSource(catalogue=self._catalogue.copy(), lexicon=self._lexicon.copy())
+
+    @property
+    def placed(self) -> int:
+        """Memories ever placed in this incarnation, deleted ones included."""
+        return self._catalogue.placed
+
     def load(self, memory: Memory, *, embedded: bool) -> None:
         """Take in a memory that the store holds; its vectors follow (`fill`) if it has all, else it awaits them."""
         self._place(memory, tuple(tuple(terms(text)) for text in memory.chunk_texts()))
         if memory.spans and not embedded:
-            self._await_embedding(memory.seq)
+            self.await_embedding(memory.seq)
 
     def wants(self, seq: int, rows: int) -> bool:
         """Whether so many vectors are all that this memory has chunks for."""
@@ -137,11 +107,11 @@ class Vault:
 
     def fill(self, vectors: Vectors) -> None:
         """Put vectors from the store, as far as no segment has them."""
-        if not vectors:
-            return
-        chunks = np.concatenate([self._catalogue.chunks_of(seq) for seq in vectors])
-        missing = ~self._index.covers(chunks)
-        self._index.put(chunks[missing], np.concatenate(list(vectors.values()))[missing])
+        if vectors:
+            chunks = self._catalogue.chunks_of_all(vectors)
+            missing = ~self._index.covers(chunks)
+            if missing.any():
+                self._index.put(chunks[missing], np.concatenate(list(vectors.values()))[missing])
 
     def begin_row(self, row: InboxRow) -> list[Message]:
         """Begin a row of the log: which of its messages are new, in order."""
@@ -179,7 +149,7 @@ class Vault:
         self._rows[row.row_id].append(memory.seq)
         self._unwritten[memory.seq] = memory
         if memory.spans:
-            self._await_embedding(memory.seq)
+            self.await_embedding(memory.seq)
         return memory
 
     def end_row(self, row: InboxRow) -> None:
@@ -213,7 +183,8 @@ class Vault:
 
     # Embedding.
 
-    def _await_embedding(self, seq: int) -> None:
+    def await_embedding(self, seq: int) -> None:
+        """This memory has no vectors yet."""
         self._to_embed.append(seq)
         self._unembedded.add(seq)
 
@@ -294,21 +265,17 @@ class Vault:
         scope = query.scope
         vector = np.frombuffer(query.vector, dtype="<f4")
         prefers = scope.whole_vault and scope.session_id is not None
-        arrays = self._catalogue.arrays()
-        eligible = self._catalogue.eligible(scope, small_talk=small_talk)
-        lexical = self._lexicon.match(terms(query.text))
-        dense = None
-        if len(vector):
-            dense = dense_match(self._index, vector, lexical=lexical.scores, eligible=eligible, arrays=arrays)
-        return rank(
+        return rank_vault(
             RankQuery(
-                lexical=lexical,
-                dense=dense,
-                eligible=eligible,
+                lexical=self._lexicon.match(terms(query.text)),
+                dense=None,
+                eligible=self._catalogue.eligible(scope, small_talk=small_talk),
                 limit=limit,
                 preferred_session=self._catalogue.session_number(scope.session_id) if prefers else None,
             ),
-            arrays,
+            self._catalogue.arrays(),
+            self._index,
+            vector,
         )
 
     def _hit(self, ranked: Ranked, place: int) -> Hit:

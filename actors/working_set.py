@@ -5,10 +5,13 @@ Order is by last use, so that a sweep looks only at vaults that it may let go: i
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from models.ids import VaultNumber
+
+logger = logging.getLogger(__name__)
 
 
 class WorkingSet:
@@ -32,9 +35,13 @@ class WorkingSet:
     def resize(self, vault: VaultNumber, size_bytes: int) -> None:
         """The vault takes this much memory now."""
         resident = self._live.get(vault)
-        if resident is not None:
-            self.bytes_in_memory += size_bytes - resident.size_bytes
-            resident.size_bytes = size_bytes
+        if resident is None:
+            return
+        self.bytes_in_memory += size_bytes - resident.size_bytes
+        if resident.size_bytes <= self._memory_max_bytes < size_bytes:
+            facts = {"vault": vault, "bytes": size_bytes, "memory_max_bytes": self._memory_max_bytes}
+            logger.warning("vault_larger_than_memory_max_bytes", extra=facts)  # it will be loaded again and again
+        resident.size_bytes = size_bytes
 
     def remove(self, vault: VaultNumber) -> None:
         """The vault has left memory."""

@@ -59,10 +59,29 @@ _CLIENT_DENIED = _HOP_BY_HOP | frozenset(
         "report-to",
         "server",
         "set-cookie",
+        "refresh",  # as location
         "strict-transport-security",
+        "via",
+        "x-powered-by",
+        "x-served-by",
+        "x-upstream-request-id",  # ours
     }
 )
-_CLIENT_DENIED_PREFIXES = ("access-control-", "cf-", "x-memory-")
+_CLIENT_DENIED_PREFIXES = (
+    "access-control-",
+    "cf-",
+    "llm_provider-",  # LiteLLM repeats its own provider's headers under this name
+    "x-accel-",  # orders to a web server in front of this one
+    "x-amz-",
+    "x-envoy-",
+    "x-litellm-",  # its provider's URL is among them
+    "x-memory-",  # this and the next two are ours; the provider may be a router like this one
+    "x-mr-",
+    "x-provider-",
+)
+_CREDENTIAL_NAMES = frozenset({"authorization", "x-api-key", "x-goog-api-key"})
+_HIDDEN_KEY_CHARACTERS_MIN = 8
+"""A shorter key would blot out words, too; nobody issues such keys."""
 _MEMORY_KEY = re.compile(r"(?<![A-Za-z0-9])mk[_-][A-Za-z0-9_-]{8}")
 _SENDABLE = re.compile(r"[\x20-\x7e]*\Z")
 """Header values that every HTTP stack agrees on. Whatever else a client sends is dropped, not guessed at."""
@@ -120,6 +139,19 @@ def _credential(key: str, credential: Credential) -> tuple[str, str]:
     if credential == "bearer" or key.startswith(_ANTHROPIC_TOKEN_PREFIX):
         return "authorization", f"Bearer {key}"
     return credential, key
+
+
+def hide_key(body: bytes, sent: HeaderList) -> bytes:
+    """A provider's error, with asterisks where it quotes the key that it was sent; its length stays.
+
+    Args:
+        sent: headers from `request_headers`.
+    """
+    for name, value in sent:
+        key = value.removeprefix("Bearer ").encode()
+        if name in _CREDENTIAL_NAMES and len(key) >= _HIDDEN_KEY_CHARACTERS_MIN:
+            body = body.replace(key, b"*" * len(key))
+    return body
 
 
 def response_headers(upstream: Iterable[tuple[str, str]], *, decoded: bool) -> HeaderList:

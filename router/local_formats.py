@@ -119,8 +119,8 @@ def responses_events(said: LocalReply) -> list[bytes]:
         {"type": "response.output_item.added", **item, "item": _output_message(said, finished=False)},
         {"type": "response.content_part.added", **part, "part": empty},
     ]
-    for piece in split_pieces(said.text):
-        events.append({"type": "response.output_text.delta", **part, "delta": piece, "logprobs": []})
+    deltas = [{"delta": piece, "logprobs": []} for piece in split_pieces(said.text)]
+    events += [{"type": "response.output_text.delta", **part, **delta} for delta in deltas]
     events += [
         {"type": "response.output_text.done", **part, "text": said.text, "logprobs": []},
         {"type": "response.content_part.done", **part, "part": _output_text(said.text)},

@@ -105,15 +105,13 @@ def responses() -> dict[str, Schema]:
 
 def _response(error_format: ErrorFormat, status: int) -> Schema:
     codes = _codes(error_format, status)
-    headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
-    if status == OVERLOADED:
-        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    names = ["X-Request-Id", "Request-Id", *(["Retry-After"] if status == OVERLOADED else [])]
     content: Schema = {"schema": {"allOf": [ref(f"Error_{error_format}"), _narrowed(error_format, status, codes)]}}
     if status == 400:
         content["example"] = _EXAMPLES[error_format]
     return {
         "description": f"{_MEANINGS[status]} Codes: {', '.join(codes)}.",
-        "headers": headers,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
         "content": {"application/json": content},
     }
 

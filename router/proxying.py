@@ -21,7 +21,7 @@ from models.ids import VaultRef
 from models.memory import LOCAL_RECALL_MODEL
 from router.chat_memory import ChatMemory
 from router.components import Components
-from router.headers import HeaderList
+from router.headers import HeaderList, hide_key
 from router.options import MemoryOptions
 from router.plans import CallOf, Plan, Planner
 from router.providers.base import ChatRequest, Reply, Turn, WireFormat
@@ -199,6 +199,8 @@ class Proxy:
         reply, memory = answered.reply, exchange.memory
         body, is_whole = await _read_up_to(reply, self._parts.settings.proxy.reply_bytes_max)
         said = None
+        if reply.status >= 400:
+            body = hide_key(body, answered.plan.headers)
         if is_whole:
             body = await offload(self._parts, len(body), answered.adapted.reply, body, status=reply.status)
         elif answered.adapted.translation is not None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ DATABASE_FAILURES = (  # these say something about the file; any other error is 
 )
 
 BUSY_TIMEOUT_MS = 5000
+BATCH_ROWS = 512
 _WRITER_PRAGMAS = (  # in this order: page size and vacuum mode count only before the first table
     "page_size=4096",
     "auto_vacuum=INCREMENTAL",
@@ -116,6 +118,20 @@ def all_rows(connection: apsw.Connection, statement: str, bindings: tuple[Any, .
         alive.
     """
     return connection.execute(statement, bindings).fetchall()
+
+
+def batches(connection: apsw.Connection, statement: str, bindings: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
+    """Every row of a statement in lists of at most `BATCH_ROWS`, for what is too much to be held at once.
+
+    10 000 sealed rows in one list take twice the time to open: they leave the cache meanwhile, and the garbage
+    collector looks at them again and again.
+    """
+    cursor = connection.execute(statement, bindings)
+    try:
+        while rows := list(islice(cursor, BATCH_ROWS)):
+            yield rows
+    finally:
+        cursor.close(True)  # also after an error: an open cursor keeps its connection's read transaction alive
 
 
 def one_row(connection: apsw.Connection, statement: str, bindings: tuple[Any, ...] = ()) -> Any:

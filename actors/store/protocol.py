@@ -174,6 +174,27 @@ class VaultStore(Protocol):
             StoreUnavailable: a file cannot be removed.
         """
 
+    async def load_imprint(self, vault: VaultRef) -> bytearray | None:
+        """What `save_imprint` wrote last, verified, or None. A cache: may be gone, or of any age.
+
+        Raises:
+            NotFound: the vault does not exist any more.
+        """
+
+    async def save_imprint(self, vault: VaultRef, parts: Sequence[memoryview]) -> None:
+        """Write what may save reading the vault's memories again to the disk, sealed, in place of the one before.
+
+        Raises:
+            NotFound, StorageFull, StoreUnavailable: it is not written.
+        """
+
+    async def remove_imprint(self, vault: VaultRef) -> None:
+        """Remove it from the disk, for good: it holds words of what is about to be deleted.
+
+        Raises:
+            StoreUnavailable: it is still there.
+        """
+
     async def vaults_with_inbox(self) -> list[VaultRef]:
         """Vaults that have committed but unmaterialised rows: what to re-queue after a start."""
 

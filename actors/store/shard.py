@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.store.connections import all_rows, one_row
+from actors.store.connections import all_rows, batches, one_row
 from actors.store.damage import DamagedRows
 from actors.store.keyring import OpenVault
-from actors.store.protocol import Materialisation, VaultImage
+from actors.store.protocol import Materialisation, VaultImage, Vectors
 from actors.store.seal import DataKey, Table
 from actors.store.tickets import Batch
 from models.errors import StoreUnavailable
@@ -195,35 +195,51 @@ def load(connection: apsw.Connection, vault: OpenVault, vault_number: int, *, mo
     row_range = _row_range(vault_number)
     state = one_row(connection, "SELECT next_seq FROM vault_state WHERE vault = ?", (vault_number,))
     model, dims = one_row(connection, "SELECT number, dims FROM model WHERE id = ?", (model_id,)) or (0, 1)
-    memory_rows = all_rows(connection, "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id", row_range)
-    embedding_rows = all_rows(
-        connection,
-        "SELECT id, body FROM embedding WHERE id BETWEEN ? AND ? AND model = ?",
-        (*row_range, model),
-    )
-    inbox_rows = all_rows(connection, "SELECT id, body FROM inbox WHERE vault = ? ORDER BY id", (vault_number,))
-    unseal = vault.data_key.unseal_rows
     bad_memories: list[int] = []
     bad_embeddings: list[int] = []
     bad_inbox: list[int] = []
 
-    def to_vectors(body: bytes) -> NDArray[np.float16]:
-        return np.frombuffer(body, _VECTOR_TYPE).reshape(-1, dims)
-
-    memories = _decoded(unseal(Table.MEMORY, memory_rows, damaged=bad_memories), _memories.decode, bad_memories)
-    embeddings = unseal(Table.EMBEDDING, embedding_rows, qualifier=model, damaged=bad_embeddings)
+    unseal = vault.data_key.unseal_rows
+    last_row_id = 0
+    memories: list[Memory] = []
+    for rows in batches(connection, "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id", row_range):
+        last_row_id = rows[-1][0]
+        opened = unseal(Table.MEMORY, rows, damaged=bad_memories)
+        memories += [memory for _, memory in _decoded(opened, _memories.decode, bad_memories)]
+    vectors: Vectors = {}
+    for rows in batches(
+        connection, "SELECT id, body FROM embedding WHERE id BETWEEN ? AND ? AND model = ?", (*row_range, model)
+    ):
+        opened = unseal(Table.EMBEDDING, rows, qualifier=model, damaged=bad_embeddings)
+        vectors.update(_vectors_of(opened, dims, bad_embeddings))
+    inbox_rows = all_rows(connection, "SELECT id, body FROM inbox WHERE vault = ? ORDER BY id", (vault_number,))
     inbox = _decoded(unseal(Table.INBOX, inbox_rows, damaged=bad_inbox), _exchanges.decode, bad_inbox)
-    last_seq = memory_rows[-1][0] & SEQ_MASK if memory_rows else 0
     image = VaultImage(
         created_ms=vault.created_ms,
-        memories=[memory for _, memory in memories],
-        vectors={row_id & SEQ_MASK: vectors for row_id, vectors in _decoded(embeddings, to_vectors, bad_embeddings)},
+        memories=memories,
+        vectors=vectors,
         inbox=[InboxRow(row_id=row_id, exchange=exchange) for row_id, exchange in inbox],
-        next_seq=max(1 if state is None else state[0], last_seq + 1),  # a damaged counter must not take seqs twice
+        next_seq=max(
+            1 if state is None else state[0], (last_row_id & SEQ_MASK) + 1
+        ),  # a damaged counter takes none twice
         damaged=len(bad_memories) + len(bad_embeddings) + len(bad_inbox),
     )
     damaged = DamagedRows(memories=tuple(bad_memories), embeddings=tuple(bad_embeddings), inbox=tuple(bad_inbox))
     return Loaded(image=image, damaged=damaged)
+
+
+def _vectors_of(rows: Iterable[tuple[int, bytes]], dims: int, damaged: list[int]) -> Vectors:
+    """The arrays of opened embeddings by seq; parts of one array where all are of one size, as most memories are."""
+    rows = list(rows)
+    sizes = {len(body) for _, body in rows}
+    if len(sizes) == 1 and not sizes.pop() % (dims * _VECTOR_TYPE.itemsize):
+        joined = np.frombuffer(b"".join([body for _, body in rows]), _VECTOR_TYPE).reshape(len(rows), -1, dims)
+        return dict(zip([row_id & SEQ_MASK for row_id, _ in rows], joined, strict=True))
+
+    def to_vectors(body: bytes) -> NDArray[np.float16]:
+        return np.frombuffer(body, _VECTOR_TYPE).reshape(-1, dims)
+
+    return {row_id & SEQ_MASK: vectors for row_id, vectors in _decoded(rows, to_vectors, damaged)}
 
 
 def load_page(connection: apsw.Connection, vault: OpenVault, vault_number: int, page: Page, *, model_id: str) -> Paged:

@@ -44,7 +44,7 @@ _DRAFT_SUFFIX = ".new"
 _TABLE = Table.EMBEDDING
 _SNAPSHOT_BIT = 1 << 63
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _log = logging.getLogger(__name__)
 
@@ -98,9 +98,9 @@ def save_segment(directory: Path, data_key: DataKey, vault_number: int, segment:
         StorageFull: the disk is full; older generations are still there.
         StoreUnavailable: the file cannot be written, or there is no memory for a copy of the segment.
     """
-    home = _home(directory, vault_number)
+    home = home_of(directory, vault_number)
     try:
-        _make_directories(directory, home)
+        make_directories(directory, home)
         older = sorted(generation for number, generation in _files(home) if number == segment.number)
         generation = older[-1] + 1 if older else 1
         with segment.open_payload() as payload:
@@ -108,13 +108,14 @@ def save_segment(directory: Path, data_key: DataKey, vault_number: int, segment:
         for outdated in older[: -(GENERATIONS_KEPT - 1)]:
             (home / f"{segment.number}.{outdated}").unlink(missing_ok=True)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise StorageFull("The disk is too full for a snapshot of an index.") from error
         raise StoreUnavailable(f"A snapshot of an index cannot be written: {error.strerror}.") from error
     return generation
 
 
-def _make_directories(directory: Path, home: Path) -> None:
+def make_directories(directory: Path, home: Path) -> None:
+    """Make a vault's own directory, durably."""
     for path in (directory, home.parent, home):
         if not path.exists():
             path.mkdir(mode=0o700, exist_ok=True)
@@ -130,12 +131,12 @@ def _write_file(home: Path, data_key: DataKey, segment: Segment, generation: int
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb", buffering=0) as file:
-            _write(file, _HEADER.pack(_MAGIC, FORMAT, segment.number, generation, len(head), payload_bytes))
-            pieces = _pieces(len(head)) + _pieces(payload_bytes)
+            write_all(file, _HEADER.pack(_MAGIC, FORMAT, segment.number, generation, len(head), payload_bytes))
+            pieces = cut(len(head)) + cut(payload_bytes)
             for place, (start, size) in enumerate(pieces):
-                of_head = place < len(_pieces(len(head)))
+                of_head = place < len(cut(len(head)))
                 piece = head[start : start + size] if of_head else os.pread(payload, size, start)
-                _write(file, _seal(data_key, segment.number, generation, place, piece))
+                write_all(file, _seal(data_key, segment.number, generation, place, piece))
             os.fsync(file.fileno())
         draft.rename(path)
     except BaseException:
@@ -152,12 +153,12 @@ def _row_id(segment: int, place: int) -> int:
     return segment << 32 | place
 
 
-def _pieces(size: int) -> list[tuple[int, int]]:
+def cut(size: int) -> list[tuple[int, int]]:
     """Start and size of each piece of a part."""
     return [(start, min(_PIECE_BYTES, size - start)) for start in range(0, size, _PIECE_BYTES)]
 
 
-def _write(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes) -> None:
     """All of it: an unbuffered write may stop early."""
     view = memoryview(data)
     while view:
@@ -168,7 +169,7 @@ def _head(segment: Segment, payload: int) -> bytes:
     """The manifest and the columns. Read after the payload was taken: what has died in between is dead here too."""
     checksum = xxhash.xxh3_128()
     size = os.fstat(payload).st_size
-    for start, length in _pieces(size):
+    for start, length in cut(size):
         checksum.update(os.pread(payload, length, start))
     labels = np.where(segment.chunks == NOWHERE, GONE, segment.labels)
     alive = labels[labels != GONE]
@@ -193,7 +194,7 @@ def _head(segment: Segment, payload: int) -> bytes:
 
 def load_segments(directory: Path, data_key: DataKey, vault_number: int, *, model_id: str, dims: int) -> LoadedSegments:
     """The newest usable generation of each segment of a vault. Files that are not usable are removed, and logged."""
-    home = _home(directory, vault_number)
+    home = home_of(directory, vault_number)
     loaded: dict[int, tuple[int, Segment]] = {}
     unusable: list[Unusable] = []
     try:
@@ -232,8 +233,8 @@ def _read_file(
 ) -> tuple[int, Segment]:
     """The sequence and the segment of one file."""
     head_bytes, payload_bytes = _read_header(file, number, generation)
-    parts = _unsealed(file, data_key, number, generation, _pieces(head_bytes) + _pieces(payload_bytes))
-    head = b"".join(next(parts) for _ in _pieces(head_bytes))
+    parts = _unsealed(file, data_key, number, generation, cut(head_bytes) + cut(payload_bytes))
+    head = b"".join(next(parts) for _ in cut(head_bytes))
     manifest, columns = _split_head(head)
     _check(manifest, columns, payload_bytes, model_id=model_id, dims=dims)
     labels = np.frombuffer(columns, "<u8", manifest.rows).astype(np.uint64)
@@ -244,7 +245,7 @@ def _read_file(
         with open(descriptor, "wb", buffering=0, closefd=False) as payload:
             for piece in parts:
                 checksum.update(piece)
-                _write(payload, piece)
+                write_all(payload, piece)
         if checksum.digest() != manifest.payload_xxh3:
             raise _Refused("its payload fails its checksum")
         segment = load_segment(
@@ -274,7 +275,7 @@ def _read_header(file: BinaryIO, number: int, generation: int) -> tuple[int, int
     size = os.fstat(file.fileno()).st_size
     if max(head_bytes, payload_bytes) > size:
         raise _Refused("of another size than its header says")
-    pieces = len(_pieces(head_bytes)) + len(_pieces(payload_bytes))
+    pieces = len(cut(head_bytes)) + len(cut(payload_bytes))
     if size != _HEADER.size + head_bytes + payload_bytes + pieces * SEALED_OVERHEAD_BYTES:
         raise _Refused("of another size than its header says")
     return head_bytes, payload_bytes
@@ -318,7 +319,7 @@ def prune_segments(directory: Path, vault_number: int, *, keep: Collection[int])
     Raises:
         StoreUnavailable: a file cannot be removed.
     """
-    home = _home(directory, vault_number)
+    home = home_of(directory, vault_number)
     try:
         for number, generation in _files(home):
             if number not in keep:
@@ -333,7 +334,7 @@ def remove_snapshots(directory: Path, vault_number: int) -> None:
     Raises:
         StoreUnavailable: a file cannot be removed.
     """
-    home = _home(directory, vault_number)
+    home = home_of(directory, vault_number)
     try:
         shutil.rmtree(home)
         sync_directory(home.parent)
@@ -343,7 +344,7 @@ def remove_snapshots(directory: Path, vault_number: int) -> None:
         raise StoreUnavailable(f"Snapshots of an index cannot be removed: {error.strerror}.") from error
 
 
-def _home(directory: Path, vault_number: int) -> Path:
+def home_of(directory: Path, vault_number: int) -> Path:
     """A vault's own directory; the level above keeps directories small."""
     return directory / f"{vault_number & 0xFF:02x}" / str(vault_number)
 

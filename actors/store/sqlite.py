@@ -20,10 +20,10 @@ import apsw
 import msgspec
 import trio
 
-from actors.segments import Segment
 from actors.store import shard as sql
 from actors.store.backup import Manifest, back_up
 from actors.store.ballast import DiskSpace
+from actors.store.caches import CALLS_MAX, VaultCaches
 from actors.store.committer import Committer, open_committer
 from actors.store.connections import Readers, all_rows, open_reader, open_writer
 from actors.store.counter import CommitCounter, counter_path
@@ -36,7 +36,7 @@ from actors.store.protocol import Commit, Materialisation, VaultImage
 from actors.store.restoring import SNAPSHOT_FOLDER
 from actors.store.scrub import Scrub
 from actors.store.seal import ServerKey
-from actors.store.snapshots import LoadedSegments, load_segments, prune_segments, remove_snapshots, save_segment
+from actors.store.snapshots import remove_snapshots
 from actors.store.tickets import Batch, Chore, Ticket
 from models.errors import MemoryRouterError, NotFound, ShardDamaged, StoreUnavailable
 from models.ids import VaultNumber, VaultRef
@@ -46,10 +46,6 @@ from models.store_settings import StoreSettings
 
 ROW_OVERHEAD_BYTES = 256
 """What a waiting row holds beside its body, for the queue's limit in bytes."""
-
-SNAPSHOT_CALLS_MAX = 2
-"""Threads that read or write index snapshots: each holds a segment of up to 100 MB in memory."""
-
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +67,7 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore(SqliteDirectory):
+class SqliteStore(VaultCaches, SqliteDirectory):
     """Implements `actors.store.protocol.Store`: the directory, and the vaults' logs in their shards."""
 
     __slots__ = ("_data_dir", "_databases", "_rows_damaged", "_snapshot_calls", "_snapshots", "_space")
@@ -100,7 +96,7 @@ class SqliteStore(SqliteDirectory):
         self._data_dir = data_dir
         self._databases = tuple(shards)
         self._snapshots = data_dir / SNAPSHOT_FOLDER
-        self._snapshot_calls = trio.CapacityLimiter(SNAPSHOT_CALLS_MAX)
+        self._snapshot_calls = trio.CapacityLimiter(CALLS_MAX)
         self._space = space
         self._rows_damaged = 0
 
@@ -190,28 +186,6 @@ class SqliteStore(SqliteDirectory):
 
         return await self._shard(vault).readers.run(read)
 
-    async def load_segments(self, vault: VaultRef, *, model_id: str, dims: int) -> LoadedSegments:
-        """Read the vault's part of the index cache; see the protocol."""
-
-        def read() -> LoadedSegments:
-            data_key = self._keyring.find(vault).data_key
-            return load_segments(self._snapshots, data_key, vault.number, model_id=model_id, dims=dims)
-
-        return await trio.to_thread.run_sync(read, limiter=self._snapshot_calls)
-
-    async def save_segment(self, vault: VaultRef, segment: Segment) -> None:
-        """Write a segment of the index cache; see the protocol."""
-
-        def write() -> None:
-            save_segment(self._snapshots, self._keyring.find(vault).data_key, vault.number, segment)
-
-        await trio.to_thread.run_sync(write, limiter=self._snapshot_calls)
-
-    async def prune_segments(self, vault: VaultRef, *, keep: Sequence[int]) -> None:
-        """Remove what is outdated of the index cache; see the protocol."""
-        prune = partial(prune_segments, self._snapshots, vault.number, keep=keep)
-        await trio.to_thread.run_sync(prune, limiter=self._snapshot_calls)
-
     async def vaults_with_inbox(self) -> list[VaultRef]:
         """Live vaults that have committed but unmaterialised rows."""
         shredded = set(await self._meta_readers.run(_shredded_vaults))
@@ -274,7 +248,7 @@ class SqliteStore(SqliteDirectory):
         self._databases[vault.shard].committer.add_chore_nowait(chore)
 
     def _purge_slice(self, vault: VaultRef, batch: Batch) -> bool:
-        """A slice of what an erased vault left behind: rows first, then the files of its index."""
+        """A slice of what an erased vault left behind: rows first, then the files of its caches."""
         if not sql.purge_slice(batch, vault.number):
             return False
         try:

@@ -12,6 +12,7 @@ from quart.wrappers.response import ResponseBody
 from models.errors import UnsupportedEncoding
 from router.auth import Caller
 from router.components import Components
+from router.headers import HeaderList, hide_key
 from router.multipart import FormBeginning, boundary_of
 from router.passing_through import (
     PATHS,
@@ -62,7 +63,7 @@ class _PassthroughApi:
             ("X-Provider-Response-Ms", f"{(time.perf_counter() - began_s) * 1000:.1f}"),
             ("X-MR-Attempts", str(reply.attempts)),
         ]
-        return self._passed(reply, [*reply.headers, *facts])
+        return await self._passed(reply, plan, [*reply.headers, *facts])
 
     def _plan(self, path: str, caller: Caller, model: str, content_type: str) -> Plan:
         return self._planner.plan(
@@ -106,14 +107,19 @@ class _PassthroughApi:
             )
         )
 
-    def _passed(self, reply: UpstreamResponse, headers: list[tuple[str, str]]) -> Response:
+    async def _passed(self, reply: UpstreamResponse, plan: Plan, headers: HeaderList) -> Response:
         chunks: AsyncIterator[bytes] = reply
-        if reply.is_event_stream:
+        error = None
+        if reply.status >= 400:
+            error = hide_key(await reply.read(bytes_max=self._parts.settings.proxy.reply_bytes_max), plan.headers)
+        elif reply.is_event_stream:
             chunks = PassedEvents(reply, event_bytes_max=self._parts.settings.proxy.event_bytes_max)
-        response = Response(_Passed(chunks), reply.status)
+        response = Response(_Passed(chunks) if error is None else error, reply.status)
         response.headers.clear()
         for name, value in headers:
             response.headers.add(name, value)
+        if error is not None:
+            response.content_length = len(error)
         if reply.is_event_stream:
             response.headers["cache-control"] = "no-cache"
             response.headers["x-accel-buffering"] = "no"

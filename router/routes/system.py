@@ -1,4 +1,4 @@
-"""The server itself: health, metrics, keys, models."""
+"""The server itself: health, metrics, the API's description, keys, models."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from router.admin import create_user_key, format_time
 from router.components import Components
 from router.model_listing import ModelListing
 from router.observe import METRICS_CONTENT_TYPE
+from router.openapi import openapi_json
 from router.requests import json_response, read_caller, read_object
 
 KEY_NAME_DEFAULT = "memory key"
@@ -29,6 +30,7 @@ def system_routes(components: Components) -> Blueprint:
     routes.get("/readyz")(api.readyz)
     routes.get("/health")(api.health)
     routes.get("/metrics")(api.metrics)
+    routes.get("/openapi.json")(api.openapi)
     routes.post("/v1/keys")(api.create_key)
     routes.get("/v1/models")(api.models)
     routes.get("/v1/models/<path:name>")(api.model)
@@ -75,6 +77,10 @@ class _SystemApi:
     async def metrics(self) -> Response:
         """Prometheus' text format."""
         return Response(self._parts.metrics.render(), content_type=METRICS_CONTENT_TYPE)
+
+    async def openapi(self) -> Response:
+        """What every route takes and gives, for programs."""
+        return Response(openapi_json(), content_type="application/json")
 
     async def create_key(self) -> Response:
         """Mint a user key with a vault of its own. The key is shown here and never again."""

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.identity import content_digest, identity
-from actors.vault import Vault, analyse
+from actors.analysis import analyse
+from actors.identity import content_digest, identity, timed_digest
+from actors.vault import Vault
 from models.memory import Exchange, InboxRow, Message, Source
 from tests.actors.house import NOW_MS
 from tests.fakes.embedding import HashEmbedding
@@ -196,18 +197,19 @@ def test_a_statement_with_an_earlier_clock_does_not_shorten_the_window(log: Log)
 
 
 _PARTS = st.tuples(
-    st.none() | st.text(max_size=3),
+    st.none() | st.text("1:-us", max_size=4),
     st.sampled_from(["user", "assistant"]),
-    st.text(max_size=3),
-    st.none() | st.integers(),
+    st.text("1:-us", max_size=4),
+    st.integers(-99, 99),
 )
+Parts = tuple[str | None, str, str, int]
 
 
 @given(_PARTS, _PARTS)
-def test_digests_are_equal_only_for_equal_parts(
-    one: tuple[str | None, str, str, int | None], other: tuple[str | None, str, str, int | None]
-) -> None:
-    assert (content_digest(*one) == content_digest(*other)) is (one == other)
+def test_digests_are_equal_only_for_equal_parts(one: Parts, other: Parts) -> None:
+    said_by_one, said_by_other = content_digest(*one[:3]), content_digest(*other[:3])
+    assert (said_by_one == said_by_other) is (one[:3] == other[:3])
+    assert (timed_digest(said_by_one, one[3]) == timed_digest(said_by_other, other[3])) is (one == other)
 
 
 def test_a_client_id_alone_makes_the_identity_within_an_exchange() -> None:

@@ -20,6 +20,7 @@ from models.messages import Found, Page, Paged, Scope, Search, Stats, VaultStats
 from models.settings import VaultSettings
 from models.store_settings import StoreSettings
 from tests.fakes.embedding import HashEmbedding
+from tests.patience import PATIENCE_S
 
 ENCODER = HashEmbedding()
 LIMITS = VaultLimits(hnsw_threshold=16)
@@ -34,15 +35,15 @@ class House:
     async def remember(self, *messages: Message) -> None:
         exchange = Exchange(messages=messages, source="import", accepted_ms=1_790_000_000_000)
         with await self._supervisor.pin(self._vault) as pin:
-            await pin.submit([exchange]).wait_applied(timeout_s=10)
+            await pin.submit([exchange]).wait_applied(timeout_s=PATIENCE_S)
 
     async def stats(self) -> VaultStats:
-        counted: VaultStats = await self._supervisor.ask(self._vault, Stats(), timeout_s=10)
+        counted: VaultStats = await self._supervisor.ask(self._vault, Stats(), timeout_s=PATIENCE_S)
         return counted
 
     async def wait_sealed(self) -> VaultStats:
         """Until everything is embedded and nothing is left to build."""
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             while True:
                 counted = await self.stats()
                 if not counted.pending and counted.index["sealed"] and not counted.index["building"]:
@@ -51,11 +52,11 @@ class House:
     async def best(self, text: str) -> str:
         vector = ENCODER.encode([text])[0].astype("<f4").tobytes()
         query = Search(text="", vector=vector, scope=Scope(), limit=1, now_ms=0)
-        found: Found = await self._supervisor.ask(self._vault, query, timeout_s=10)
+        found: Found = await self._supervisor.ask(self._vault, query, timeout_s=PATIENCE_S)
         return found.hits[0].memory.content
 
     async def page(self, after_seq: int, limit: int) -> Paged:
-        paged: Paged = await self._supervisor.ask(self._vault, Page(after_seq, limit), timeout_s=10)
+        paged: Paged = await self._supervisor.ask(self._vault, Page(after_seq, limit), timeout_s=PATIENCE_S)
         return paged
 
 
@@ -64,7 +65,7 @@ async def open_house(data_dir: Path) -> AsyncIterator[House]:
     async with (
         open_store(data_dir, settings=StoreSettings(shards=1, ballast_bytes=0)) as store,
         open_embedder(ENCODER) as embedder,
-        open_supervisor(store, embedder, VaultSettings(), LIMITS, drain_timeout_s=10) as supervisor,
+        open_supervisor(store, embedder, VaultSettings(), LIMITS, drain_timeout_s=PATIENCE_S) as supervisor,
     ):
         key_hash = b"k" * 32
         principal = await store.find_key(key_hash)
@@ -78,7 +79,7 @@ def snapshots(data_dir: Path) -> list[Path]:
 
 
 async def wait_saved(data_dir: Path, house: House) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_S):
         while not snapshots(data_dir):
             await house.stats()
 
@@ -93,6 +94,18 @@ async def test_a_large_vault_is_sealed_and_answers_the_same(tmp_path: Path) -> N
         await fill(house)
         for text in TEXTS[::7]:
             assert await house.best(text) == text
+
+
+async def test_the_log_says_when_a_build_begins_and_ends_and_how_large_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="actors.index_keeper"):
+        async with open_house(tmp_path) as house:
+            await fill(house)
+    began, ended, *_ = [vars(record) for record in caplog.records if record.message.startswith("index_build_")]
+    assert (began["message"], ended["message"]) == ("index_build_started", "index_build_ended")
+    assert began["rows"] == ended["rows"] == ended["built"] > 0
+    assert ended["seconds"] >= 0
 
 
 async def test_segments_come_back_from_the_disk(tmp_path: Path) -> None:
@@ -136,7 +149,7 @@ async def test_vectors_that_do_not_fit_are_made_anew(tmp_path: Path, spans: tupl
     embedded = ImportedVectors(model_id=ENCODER.id, spans=spans, rows=rows)
     async with open_house(tmp_path) as house:
         await house.remember(Message(role="user", content="other words", timestamp_ms=5, embedded=embedded))
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while (await house.stats()).pending:
                 pass
         assert (await house.page(0, 10)).memories[0].spans == ((0, 11),)

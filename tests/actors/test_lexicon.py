@@ -111,6 +111,29 @@ def test_a_chunk_that_never_was_cannot_be_removed(number: int) -> None:
         filled("dog", "cat").remove(number)
 
 
+def test_a_step_of_a_purge_ends_with_the_word_that_is_in_very_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexicon, "PURGE_POSTINGS_MAX", 100)
+    subject = filled("rare", *["often"] * 120, "seldom")
+    subject.remove(0)
+    subject.remove(1)
+    steps = 1
+    while not subject.purge(1_000):
+        steps += 1
+    assert steps == 2
+
+
+def test_a_large_lexicon_is_not_purged_for_the_sake_of_a_few_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexicon, "PURGE_POSTINGS_MAX", 100)
+    subject = filled(*["often"] * 128)
+    subject.remove(0)
+    assert subject.purge(1)
+    subject.remove(1)
+    subject.remove(2)
+    assert subject._postings_count == 128
+    assert subject.purge(1)
+    assert subject._postings_count == 125
+
+
 def test_a_purge_gives_the_memory_back_in_bounded_steps() -> None:
     subject = filled(*(f"only{number}" for number in range(1000)))
     full = subject.nbytes
@@ -140,3 +163,29 @@ def test_more_chunks_than_a_posting_can_name_are_refused(monkeypatch: pytest.Mon
 def test_scores_are_float32() -> None:
     match = filled("dog").match(["dog"])
     assert match.scores.dtype == match.coverage.dtype == np.float32
+
+
+@given(st.lists(WORDS, max_size=60), st.sets(st.integers(0, 59)), st.booleans(), WORDS)
+def test_a_lexicon_of_postings_is_that_of_its_living_chunks(
+    added: list[list[str]], removed: set[int], purged: bool, query: list[str]
+) -> None:
+    subject = Lexicon()
+    for words in added:
+        subject.add(words)
+    for number in removed & set(range(len(added))):
+        subject.remove(number)
+    while purged and not subject.purge(2):
+        pass
+    copied = subject.copy()
+    subject.add(["a", "new"])  # a thread may read the copy later
+    again = Lexicon.of(copied.postings())
+    expected = Lexicon()
+    for number, words in enumerate(added):
+        if number not in removed:
+            expected.add(words)
+    for _ in range(70):  # beyond the room of either
+        assert again.add(["a", "b"]) == expected.add(["a", "b"])
+    again.remove(0)
+    expected.remove(0)
+    assert again.scores(query).tolist() == expected.scores(query).tolist()
+    assert (len(again), again.nbytes) == (len(expected), expected.nbytes)

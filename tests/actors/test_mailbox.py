@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.mailbox import Mailbox
 from models.errors import DeadlineExceeded, NotFound, Overloaded, VaultUnavailable
 from models.messages import Barrier, Stats, VaultStats
+from tests.patience import PATIENCE_S
 
 
 async def serve(mailbox: Mailbox, seen: list[Any]) -> None:
@@ -34,7 +35,7 @@ async def test_messages_are_answered_in_the_order_of_sending() -> None:
     async with trio.open_nursery() as actors:
         actors.start_soon(serve, mailbox, seen)
         for number in range(20):
-            reply = await mailbox.ask(Stats(session_id=str(number)), timeout_s=1)
+            reply = await mailbox.ask(Stats(session_id=str(number)), timeout_s=PATIENCE_S)
             assert reply.memories == number + 1
         mailbox.close()
     assert [message.session_id for message in seen] == [str(number) for number in range(20)]
@@ -127,7 +128,7 @@ async def test_an_error_that_is_the_reply_is_raised_in_the_caller() -> None:
     slot = mailbox.reserve_nowait().send(Barrier())
     (await mailbox.receive.receive()).reply(NotFound("no such memory"))
     with pytest.raises(NotFound):
-        await slot.wait(timeout_s=1)
+        await slot.wait(timeout_s=PATIENCE_S)
 
 
 async def test_closing_delivers_what_waits_and_then_ends() -> None:
@@ -147,12 +148,12 @@ async def test_a_closed_mailbox_takes_nothing_and_keeps_no_place() -> None:
     mailbox = Mailbox(messages_max=2, reserved_max=2)
     mailbox.close()
     with pytest.raises(trio.ClosedResourceError):
-        await mailbox.ask(Barrier(), timeout_s=1)
+        await mailbox.ask(Barrier(), timeout_s=PATIENCE_S)
     with pytest.raises(trio.ClosedResourceError):
         await mailbox.post(Barrier())
     slot = mailbox.reserve_nowait().send(Barrier())
     with pytest.raises(VaultUnavailable):
-        await slot.wait(timeout_s=1)
+        await slot.wait(timeout_s=PATIENCE_S)
     assert mailbox._places.value == 2
     assert mailbox.reserved == 0
 
@@ -214,7 +215,7 @@ async def test_a_reserved_message_never_expires_and_keeps_its_turn(autojump_cloc
     assert second.expired
     assert (first.message, second.message) == (Stats(session_id="first"), Stats(session_id="second"))
     first.reply(None)
-    assert await slot.wait(timeout_s=1) is None
+    assert await slot.wait(timeout_s=PATIENCE_S) is None
 
 
 async def test_waiting_for_a_reserved_message_has_a_deadline(autojump_clock: MockClock) -> None:

@@ -243,11 +243,19 @@ def test_small_segments_are_merged() -> None:
     assert known(index) == set(range(8_000))
 
 
-def test_a_segment_is_saved_again_when_it_loses_a_row() -> None:
+def test_a_segment_is_saved_again_when_a_row_gets_another_vector() -> None:
+    index = sealed(filled(300))
+    index.segments[0].saved = True
+    index.put(np.array([5]), unit_vectors(1, seed=5))
+    assert not index.segments[0].saved
+
+
+def test_a_deletion_writes_no_snapshot_again() -> None:
+    """What is deleted is known by its label, which finds no chunk any more."""
     index = sealed(filled(300))
     index.segments[0].saved = True
     index.remove(5)
-    assert not index.segments[0].saved
+    assert index.segments[0].saved
 
 
 # Labels.

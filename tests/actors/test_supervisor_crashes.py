@@ -15,8 +15,13 @@ from models.errors import (
     VaultUnavailable,
 )
 from models.memory import Exchange, Message
-from models.messages import Barrier
+from models.messages import Applied, Barrier, Page
 from tests.actors.house import NOW_MS, crash, exchange, open_house, quarantine
+
+POISONED = Exchange(
+    messages=(Message(role="user", content="odd", timestamp_ms=2**63),), source="ingest", accepted_ms=NOW_MS
+)
+"""A time beyond int64 stands for a bug that nobody foresaw; routes refuse it."""
 
 
 async def test_a_crash_is_told_loses_nothing_and_touches_no_other_vault(
@@ -105,6 +110,46 @@ async def test_a_row_that_is_written_while_the_vault_has_yet_to_be_told_of_it_is
         await trio.sleep(100)
         assert house.supervisor.statistics()["crashed"] == 3
         assert (await house.stats(vault)).memories == 1
+        assert house.inbox(vault) == 0
+
+
+async def test_counts_stay_true_when_a_row_is_written_out_before_its_caller_hears_of_it(
+    autojump_clock: MockClock,
+) -> None:
+    """Found by the simulation's seed 147. Hydration takes the row in, an export writes it out, a crash, its message."""
+    async with open_house() as house:
+        vault = await house.new_vault()
+        await house.store.accept_nowait(vault, [exchange("an apple")], lambda _: None).wait_durable()
+        loading = trio.Event()
+        house.store.before["load_vault"] = loading.wait
+        async with trio.open_nursery() as callers:
+            callers.start_soon(partial(house.supervisor.ask, vault, Page(after_seq=0, limit=9), timeout_s=60))
+            await wait_all_tasks_blocked()
+            callers.start_soon(crash, house, vault)
+            await wait_all_tasks_blocked()
+            with await house.supervisor.pin(vault) as pin:
+                receipt = pin.submit([exchange("an apple", "a pear")])
+                await receipt.wait_durable()
+            loading.set()
+            assert await receipt.wait_applied(timeout_s=60) == Applied(stored=1, duplicates=1, chunks=1)
+        assert house.supervisor.statistics()["crashed"] == 1
+        await wait_all_tasks_blocked()
+        assert house.stored(vault) == ["an apple", "a pear"]
+
+
+async def test_a_caller_is_not_told_that_a_row_that_was_set_aside_is_stored(autojump_clock: MockClock) -> None:
+    """It brings down hydration after hydration; then the message that brings it is answered, and not with zeros."""
+    async with open_house() as house:
+        vault = await house.new_vault()
+        loading = trio.Event()
+        house.store.before["load_vault"] = loading.wait
+        with await house.supervisor.pin(vault) as pin:
+            receipt = pin.submit([POISONED])
+            await receipt.wait_durable()
+        loading.set()
+        with pytest.raises(VaultUnavailable, match="could not take in all"):
+            await receipt.wait_applied(timeout_s=60)
+        assert house.supervisor.statistics()["crashed"] == 2
         assert house.inbox(vault) == 0
 
 
@@ -214,15 +259,11 @@ async def test_a_vault_that_cannot_be_loaded_leaves_when_nobody_asks_for_it(
 
 
 async def test_a_row_that_brings_its_vault_down_twice_is_set_aside(autojump_clock: MockClock) -> None:
-    """A time beyond int64 stands for a bug that nobody foresaw; routes refuse it."""
     async with open_house() as house:
         vault = await house.new_vault()
-        poisoned = Exchange(
-            messages=(Message(role="user", content="odd", timestamp_ms=2**63),), source="ingest", accepted_ms=NOW_MS
-        )
         await house.remember(vault, "a pear")
         with await house.supervisor.pin(vault) as pin:
-            receipt = pin.submit([poisoned])
+            receipt = pin.submit([POISONED])
             with pytest.raises(VaultUnavailable):
                 await receipt.wait_applied(timeout_s=5)
         await house.remember(vault, "an apple")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.vault import Vault, analyse, unanalysed
+from actors.analysis import analyse, unanalysed
+from actors.vault import Vault
 from models.memory import LOCAL_RECALL_MODEL, Exchange, InboxRow, Memory, Message
 from models.messages import Hit, Recall, Scope, Search
 from tests.actors.house import NOW_MS, message

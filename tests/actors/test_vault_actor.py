@@ -35,6 +35,7 @@ from tests.actors.house import (
 from tests.actors.stage import Running, commit, inbox, running
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.memory_disk import MemoryDisk
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -90,8 +91,16 @@ async def test_a_row_that_hydration_has_read_is_reported_and_not_taken_twice(
     async with running(store, vault) as held:
         assert await held.ask(Apply(rows)) == Applied(stored=2, duplicates=1, chunks=2)
         assert (await held.ask(Stats())).memories == 3
-        assert await held.ask(Apply(rows)) == Applied(stored=0, duplicates=0, chunks=0)
-        assert (await held.ask(Stats())).memories == 3
+
+
+async def test_counts_of_what_nobody_took_in_are_not_invented(store: WatchedStore, vault: VaultRef) -> None:
+    """As when hydration finds a row damaged: its caller hears that, and the other rows are taken in."""
+    rows = await commit(store, vault, exchange("a secret"), exchange("another thing"))
+    del store.disk.vault(vault).inbox[rows[0].row_id]
+    async with running(store, vault, rows_sent=rows[-1].row_id) as held:
+        with pytest.raises(VaultUnavailable):
+            await held.ask(Apply(rows))
+        assert await held.found() == ["another thing"]
 
 
 async def test_a_row_that_an_earlier_incarnation_has_written_is_not_taken_again(
@@ -99,12 +108,13 @@ async def test_a_row_that_an_earlier_incarnation_has_written_is_not_taken_again(
 ) -> None:
     """Its message may still wait in the mailbox, and what it said may have been forgotten since."""
     rows = await commit(store, vault, exchange("a secret", session_id="s"))
-    async with running(store, vault) as held:
+    hydrated: dict[int, Applied | None] = {}
+    async with running(store, vault, hydrated=hydrated) as held:
         await wait_all_tasks_blocked()
         assert await held.ask(Forget("s")) == Forgotten(count=1)
     assert inbox(store, vault) == 0
-    async with running(store, vault, rows_sent=rows[-1].row_id) as held:
-        assert await held.ask(Apply(rows)) == Applied(stored=0, duplicates=0, chunks=0)
+    async with running(store, vault, rows_sent=rows[-1].row_id, hydrated=hydrated) as held:
+        assert await held.ask(Apply(rows)) == Applied(stored=1, duplicates=0, chunks=1)
         later = await commit(store, vault, exchange("another thing"))
         assert await held.ask(Apply(later)) == Applied(stored=1, duplicates=0, chunks=1)
         await wait_all_tasks_blocked()
@@ -189,7 +199,7 @@ async def test_closing_the_mailbox_lets_the_actor_handle_what_waits_and_end(
         rows = await commit(store, vault, exchange("an apple"))
         slot = held.mailbox.reserve_nowait().send(Apply(rows))
         held.mailbox.close()
-        assert await slot.wait(timeout_s=1) == Applied(stored=1, duplicates=0, chunks=1)
+        assert await slot.wait(timeout_s=PATIENCE_S) == Applied(stored=1, duplicates=0, chunks=1)
         await held.ended.wait()
         assert held.actor.life_cycle is LifeCycle.STOPPED
     assert held.error is None

@@ -14,8 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from actors.analysis import analyse
 from actors.store.protocol import Materialisation, Vectors
-from actors.vault import Vault, analyse
+from actors.vault import Vault
 from models.memory import Exchange, InboxRow, Memory, Message, Source
 from models.messages import Scope, Search
 from models.text import normalised

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +96,15 @@ def test_the_bytes_are_always_the_sum_of_the_live_vaults(steps: list[tuple[Vault
         assert live.bytes_in_memory == sum(sizes.values())
     left = sum(sizes.values()) - sum(sizes[vault] for vault, _ in victims(live, len(steps) + 250))
     assert left <= 150  # no vault is too new any more, so the budget is kept
+
+
+def test_the_log_says_once_that_a_vault_alone_is_larger_than_the_budget(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever runs the server has to raise the limit: such a vault leaves and is loaded again and again."""
+    live = working_set(memory_max_bytes=1_000)
+    live.touch(A, 0)
+    live.resize(A, 1_000)
+    assert caplog.records == []
+    live.resize(A, 1_001)
+    live.resize(A, 1_002)
+    (record,) = caplog.records
+    assert (record.message, vars(record)["bytes"]) == ("vault_larger_than_memory_max_bytes", 1_001)

@@ -25,7 +25,7 @@ from tests.campaigns.moments import dice, new_seed, pass_time
 from tests.campaigns.starts import attempted_start
 from tests.campaigns.test_kill9 import CLIENTS, environment
 from tests.campaigns.wire import connected
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, PATIENT_ENVIRONMENT
 from tests.running import Client, ServerProcess, object_of, open_process, user
 
 DISK_BYTES = 64 * 1024 * 1024
@@ -102,7 +102,7 @@ class Owner(Client):
 async def open_on(disk: SmallDisk, *, key: str = "", model: Acknowledged | None = None) -> AsyncIterator[Owner]:
     """A server on this disk with a provider behind it, as its owner sees it. It must end well."""
     async with open_echo_provider() as provider_url:
-        settings = environment(provider_url) | {"MEMORYROUTER_STORE__SHARDS": "1"}
+        settings = environment(provider_url) | PATIENT_ENVIRONMENT | {"MEMORYROUTER_STORE__SHARDS": "1"}
         async with open_process(disk.data_dir, environment=settings) as server, connected(server.url) as http:
             yield Owner(http, key or server.account_key, model or Acknowledged(), "canary00")
             server.signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ import trio
 from models.settings import ServerSettings
 from router.admin_socket import SOCKET_NAME, call_admin
 from tests.fakes.provider import reply_script
+from tests.patience import PATIENCE_S
 from tests.router.proxied import PATH, open_both, told
 from tests.running import object_of, open_server, settings_for, user
 
@@ -164,7 +165,7 @@ async def test_a_body_over_the_limit_is_413_in_the_callers_format(tmp_path: Path
     async with open_both(tmp_path, SMALL) as (server, _):
         for path in (*OWN_POSTS, PATH):
             body = packed if kind == "bomb" else b" " * (2 * LIMIT) if kind == "length" else chunks(2 * LIMIT)
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE_S):
                 answer = await server.http.post(
                     path, content=body, headers={"authorization": f"Bearer {server.key}", **headers}
                 )

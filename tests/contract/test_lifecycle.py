@@ -10,6 +10,7 @@ import httpx
 import trio
 
 from tests.fakes.provider import FakeProvider, chat_events, gated, open_fake_provider, stream_script
+from tests.patience import PATIENCE_S
 from tests.router.proxied import PATH, streamed
 from tests.running import Client, ServerProcess, open_http, open_process, open_reply
 
@@ -18,8 +19,6 @@ def environment(provider: FakeProvider) -> dict[str, str]:
     return {
         "MEMORYROUTER_PROVIDERS__OPENAI__BASE_URL": provider.base_url,
         "MEMORYROUTER_PROVIDERS__OPENAI__API_KEY": "sk-operator-secret",
-        "MEMORYROUTER_PROXY__COMMIT_WAIT_MS": "20000",
-        "MEMORYROUTER_PROXY__RECALL_BUDGET_MS": "20000",
     }
 
 
@@ -96,7 +95,7 @@ async def test_sigterm_lets_a_stream_finish_and_the_next_start_is_immediate(tmp_
 
 async def wait_refused(url: str) -> None:
     """Return once nothing accepts connections there any more."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         while True:
             try:
                 async with httpx.AsyncClient(trust_env=False) as http:

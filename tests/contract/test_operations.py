@@ -12,9 +12,9 @@ from typing import Any
 
 import trio
 
+from tests.patience import PATIENCE_S
 from tests.running import ROOT, Client, open_http, open_process, open_server
 
-COMMAND_TIMEOUT_S = 60
 UPLOADS = 24
 LINES_EACH = 20
 
@@ -24,7 +24,7 @@ async def command(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the program as an operator does."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("MEMORYROUTER_")}
-    with trio.fail_after(COMMAND_TIMEOUT_S):
+    with trio.fail_after(PATIENCE_S):
         return await trio.run_process(
             [sys.executable, "-m", "router", *arguments],
             cwd=ROOT, env={**own, **(environment or {})}, stdin=stdin, capture_stdout=True, capture_stderr=True,

@@ -82,6 +82,8 @@ async def test_the_two_minutes_that_sell_it(tmp_path: Path) -> None:
         assert await server.wait() == 0
 
     async with open_process(data_dir) as server:
+        async with open_http(server.url) as http:
+            await Client(http, key).wait_embedded()  # what is asked in other words is found by its meaning
         await trio.to_thread.run_sync(ask_for_the_facts, server.url, key)
         async with open_http(server.url) as http:
             other = await Client(http, key).other("somebody else")

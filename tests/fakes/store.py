@@ -15,9 +15,7 @@ import apsw
 import msgspec
 import trio
 
-from actors.segments import Segment
 from actors.store.protocol import Commit, KeyRow, Materialisation, VaultImage, Vectors
-from actors.store.snapshots import LoadedSegments
 from actors.store.tickets import Batch, Outcome, Ticket
 from models.errors import (
     InvalidRequest,
@@ -32,6 +30,7 @@ from models.ids import Principal, VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow, Memory
 from models.messages import Page, Paged
 from models.store_settings import StoreSettings
+from tests.fakes.caches import MemoryCaches
 from tests.fakes.memory_disk import MemoryDisk, StoredKey, StoredVault
 
 T = TypeVar("T")
@@ -41,7 +40,7 @@ _exchanges = msgspec.msgpack.Decoder(Exchange)
 _memories = msgspec.msgpack.Decoder(Memory)
 
 
-class MemoryStore:
+class MemoryStore(MemoryCaches):
     """Implements `actors.store.protocol.Store` in memory. `open_memory_store` makes one."""
 
     def __init__(self, disk: MemoryDisk, *, settings: StoreSettings, now_ms: Callable[[], int]) -> None:
@@ -173,30 +172,6 @@ class MemoryStore:
         seqs = {memory.seq for memory in behind}
         vectors = {seq: rows.tobytes() for seq, rows in image.vectors.items() if page.vectors and seq in seqs}
         return Paged(memories=tuple(behind), vectors=vectors)
-
-    async def load_segments(self, vault: VaultRef, *, model_id: str, dims: int) -> LoadedSegments:
-        await trio.lowlevel.checkpoint()
-        return LoadedSegments(segments=(), unusable=())
-
-    async def save_segment(self, vault: VaultRef, segment: Segment) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def prune_segments(self, vault: VaultRef, *, keep: Sequence[int]) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def load_imprint(self, vault: VaultRef) -> bytearray | None:
-        await trio.lowlevel.checkpoint()
-        imprint = self.disk.vault(vault).imprint
-        return None if imprint is None else bytearray(imprint)
-
-    async def save_imprint(self, vault: VaultRef, parts: Sequence[memoryview]) -> None:
-        await trio.lowlevel.checkpoint()
-        self.disk.vault(vault).imprint = b"".join(parts)
-
-    async def remove_imprint(self, vault: VaultRef) -> None:
-        await trio.lowlevel.checkpoint()
-        if vault.number in self.disk.vaults:
-            self.disk.vault(vault).imprint = None
 
     async def vaults_with_inbox(self) -> list[VaultRef]:
         await trio.lowlevel.checkpoint()

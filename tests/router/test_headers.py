@@ -10,7 +10,7 @@ from models.errors import InvalidRequest, NoProviderKey
 from models.ids import mint_key
 from models.provider_settings import Secret
 from models.version import VERSION
-from router.headers import ANTHROPIC_VERSION, request_headers, response_headers
+from router.headers import ANTHROPIC_VERSION, HeaderList, hide_key, request_headers, response_headers
 from router.providers.routing import Credential
 
 _KEY = mint_key()
@@ -107,7 +107,9 @@ def test_retry_hints_rate_limits_and_ids_come_back() -> None:
 def test_connection_details_and_cookies_do_not_come_back() -> None:
     """Neither the provider's nor its CDN's."""
     dropped = ["Connection", "transfer-encoding", "keep-alive", "content-length", "set-cookie", "server", "date",
-               "alt-svc", "cf-ray", "location", "x-memory-status", "access-control-allow-origin", "x-hop"]  # fmt: skip
+               "alt-svc", "cf-ray", "location", "x-memory-status", "access-control-allow-origin", "x-hop", "via",
+               "x-litellm-model-api-base", "llm_provider-retry-after", "X-Accel-Redirect", "x-envoy-upstream-host",
+               "x-mr-attempts", "x-provider-detected", "refresh", "x-powered-by"]  # fmt: skip
     headers = [(name, "x-hop") for name in dropped]
 
     assert response_headers(headers, decoded=False) == []
@@ -143,3 +145,15 @@ def test_the_clients_anthropic_version_wins() -> None:
     headers = request_headers(client, provider="p", api_key=Secret("k"), credential="x-api-key")
 
     assert [value for name, value in headers if name == "anthropic-version"] == ["2026-10-21"]
+
+
+@pytest.mark.parametrize("credential", ["bearer", "x-api-key", "x-goog-api-key"])
+def test_a_key_that_an_error_quotes_is_blotted_out(credential: Credential) -> None:
+    """As many asterisks as it has characters; a key that is hardly one would take words with it."""
+
+    def sent_with(key: str) -> HeaderList:
+        return request_headers((), provider="openai", api_key=Secret(key), credential=credential)
+
+    assert hide_key(b"Wrong key: sk-12345678.", sent_with("sk-12345678")) == b"Wrong key: ***********."
+    assert hide_key(b"Wrong key: sk-1.", sent_with("sk-1")) == b"Wrong key: sk-1."
+    assert hide_key(b"No key.", sent_with("")) == b"No key."

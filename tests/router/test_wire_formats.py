@@ -166,8 +166,14 @@ every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=[dialect.name f
 
 
 @asynccontextmanager
-async def open_pair(tmp_path: Path, provider_format: str) -> AsyncIterator[tuple[Client, FakeProvider]]:
-    """A server and a provider of this format under the prefix `fake`."""
+async def open_pair(
+    tmp_path: Path, provider_format: str, **sections: Any
+) -> AsyncIterator[tuple[Client, FakeProvider]]:
+    """A server and a provider of this format under the prefix `fake`.
+
+    Args:
+        sections: of the server's settings; see `settings_for`.
+    """
     async with open_fake_provider() as provider:
         base_url = provider.base_url if provider_format == "openai" else provider.base_url.removesuffix("/v1")
         settings = ProviderSettings(
@@ -178,7 +184,7 @@ async def open_pair(tmp_path: Path, provider_format: str) -> AsyncIterator[tuple
             retries_max=0,
         )
         providers = ProvidersSettings(by_name={"fake": settings})
-        async with open_server(tmp_path / "data", settings_for(providers=providers)) as server:
+        async with open_server(tmp_path / "data", settings_for(providers=providers, **sections)) as server:
             yield server, provider
 
 

@@ -12,6 +12,7 @@ from actors.store.connections import all_rows, open_writer
 from actors.store.migrations import SHARD_MIGRATIONS, migrate
 from actors.store.tickets import Batch
 from models.store_settings import StoreSettings
+from tests.patience import PATIENCE_S
 
 SETTINGS = StoreSettings(queue_rows_max=300, batch_rows_max=256, checkpoint_wal_bytes=1 << 20)
 
@@ -49,12 +50,18 @@ class Gate:
     """A job that keeps the committer's thread busy until it is opened."""
 
     def __init__(self) -> None:
+        self._entered = threading.Event()
         self._opened = threading.Event()
 
     def work(self, _batch: Batch) -> None:
-        """Block, for at most ten seconds."""
-        assert self._opened.wait(10)
+        """Block until opened."""
+        self._entered.set()
+        assert self._opened.wait(PATIENCE_S)
 
     def open(self) -> None:
         """Let the thread go on."""
         self._opened.set()
+
+    def wait_entered(self) -> None:
+        """Return once the thread is held: what is submitted from now on goes into its next batch, and all of it."""
+        assert self._entered.wait(PATIENCE_S)

@@ -29,6 +29,7 @@ from tests.actors.store.samples import (
     stored,
     texts_of,
 )
+from tests.patience import PATIENCE_S
 
 KIB = 1024
 SETTINGS = StoreSettings(shards=1, ballast_bytes=512 * KIB, scrub_interval_s=0)
@@ -135,7 +136,7 @@ async def test_a_full_database_takes_deletes_and_then_memories_again(tmp_path: P
         await store.delete_memories(vault, [2, 3, 4, 5])
         assert (await texts_of(store, vault))[0] == ["kept"]
         await limit(store, 10_000)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             await eventually_stored(store, vault, "again")
         assert await texts_of(store, vault) == (["kept"], ["again"])
 
@@ -188,7 +189,7 @@ async def test_a_full_tmpfs(tmpfs: Path) -> None:
         await store.materialise(vault, step((early[0].row_id,), memory(1, "early"), next_seq=2))
         await store.delete_memories(doomed, [1, 2, 3])
         await store.replace_vault(doomed)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             await eventually_stored(store, vault, "after the purge")
         assert not store.statistics()["disk_full"]
     async with open_store(tmpfs / "data", settings=SETTINGS) as store:
@@ -206,7 +207,7 @@ async def test_a_tmpfs_that_somebody_else_fills_and_frees(tmpfs: Path) -> None:
         acknowledged = await fill(store, vault)
         assert await store.find_key(hash_key("mk_account")) is not None
         hog.unlink()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             await eventually_stored(store, vault, "after")
         assert (await store.load_vault(vault, model_id=MODEL)).damaged == 0
         assert (await texts_of(store, vault))[1] == ["before", *acknowledged, "after"]

@@ -24,11 +24,13 @@ from models.errors import (
 )
 from models.store_settings import StoreSettings
 from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert
+from tests.patience import PATIENCE_S
 
 
 async def test_all_that_waits_goes_into_one_commit(committer: Committer, path: Path) -> None:
     gate = Gate()
     committer.submit_nowait(Ticket(gate.work))
+    gate.wait_entered()
     tickets = [committer.submit_nowait(Ticket(insert(str(number)))) for number in range(200)]
     gate.open()
     for ticket in tickets:
@@ -141,6 +143,7 @@ async def test_callbacks_come_in_commit_order_before_waiters_and_only_on_success
 
     gate = Gate()
     committer.submit_nowait(Ticket(gate.work))
+    gate.wait_entered()
     failing = committer.submit_nowait(Ticket(fail, on_durable=lambda _: events.append("never")))
     async with trio.open_nursery() as waiters:
         for name in "abc":
@@ -207,7 +210,7 @@ def test_a_thread_that_outlives_the_run_still_commits(path: Path) -> None:
 
     trio.run(abandon)
     gate.open()
-    threads[0].join(10)
+    threads[0].join(PATIENCE_S)
     assert not threads[0].is_alive()
     assert bodies(path) == ["a"]
 
@@ -228,7 +231,7 @@ async def test_chores_go_in_slices_between_commits(committer: Committer, path: P
         return next(slices)
 
     committer.add_chore_nowait(Chore("counting", one_slice, finished.set))
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         await finished.wait()
     assert bodies(path) == ["slice"] * 3
 
@@ -248,6 +251,6 @@ async def test_a_chore_that_fails_is_tried_again_and_stops_nobody(committer: Com
 
     committer.add_chore_nowait(Chore("failing", fails_first, finished.set))
     await committer.run(Ticket(insert("job")))
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         await finished.wait()
     assert bodies(path) == ["job", "chore"]

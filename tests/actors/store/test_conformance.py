@@ -328,3 +328,24 @@ async def test_statistics_count_what_was_stored(store: Store, vault: VaultRef) -
     assert not any(shard["damaged"] for shard in shards)
     assert sum(shard["batches"] for shard in shards) >= 1
     assert all(shard["queue_rows"] == 0 for shard in shards)
+
+
+async def test_the_imprint_is_what_was_saved_last(store: Store, vault: VaultRef) -> None:
+    assert await store.load_imprint(vault) is None
+    await store.save_imprint(vault, [memoryview(b"one"), memoryview(b"two")])
+    await store.save_imprint(vault, [memoryview(b""), memoryview(b"three")])
+    assert await store.load_imprint(vault) == bytearray(b"three")
+    await store.remove_imprint(vault)
+    await store.remove_imprint(vault)
+    assert await store.load_imprint(vault) is None
+
+
+async def test_an_erased_vault_has_no_imprint_and_gets_none(store: Store, vault: VaultRef) -> None:
+    await store.save_imprint(vault, [memoryview(b"words")])
+    successor = await store.replace_vault(vault)
+    assert await store.load_imprint(successor) is None
+    with pytest.raises(NotFound):
+        await store.load_imprint(vault)
+    with pytest.raises(NotFound):
+        await store.save_imprint(vault, [memoryview(b"words")])
+    await store.remove_imprint(vault)

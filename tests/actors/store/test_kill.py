@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import threading
+from itertools import islice
 from pathlib import Path
 
 from actors.store.sqlite import open_store
@@ -17,16 +17,14 @@ CYCLES = 5
 ROOT = Path(__file__).parents[3]
 
 
-def acknowledged_until_killed(data_dir: Path, cycle: int, *, after_s: float) -> list[str]:
-    """Start a writer, kill it `after_s` after its first acknowledgement, and return what it acknowledged."""
+def acknowledged_until_killed(data_dir: Path, cycle: int, *, after: int) -> list[str]:
+    """Start a writer, kill it after so many acknowledgements, wherever it is then, and return what it acknowledged."""
     command = [sys.executable, "-m", "tests.actors.store.kill_child", str(data_dir), str(cycle)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
-        first = child.stdout.readline()
-        killing = threading.Timer(after_s, child.kill)
-        killing.start()
+        first = b"".join(islice(child.stdout, after))
+        child.kill()
         rest = child.stdout.read()
-        killing.join()
     assert child.returncode == -9
     lines = (first + rest).decode().split("\n")
     return lines[:-1]  # the last piece is empty, or a line that the kill cut
@@ -37,7 +35,8 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_stored_twice(tmp_path
     moments = random.Random(seed)
     acknowledged: set[str] = set()
     for cycle in range(CYCLES):
-        lines = acknowledged_until_killed(tmp_path, cycle, after_s=moments.uniform(0.05, 0.4))
+        first = 200 if cycle == 0 else 1  # once at least long enough for memories to be made of what was accepted
+        lines = acknowledged_until_killed(tmp_path, cycle, after=moments.randint(first, 300))
         assert lines, f"seed {seed}"
         acknowledged.update(lines)
         async with open_store(tmp_path, settings=StoreSettings(shards=1)) as store:

@@ -18,6 +18,7 @@ from actors.store.sqlite import SqliteStore, open_store
 from models.ids import VaultRef
 from tests.actors.store.harm import SETTINGS, change
 from tests.actors.store.samples import new_account, new_vault, remembered, stored
+from tests.patience import PATIENCE_S
 
 QUICK = msgspec.structs.replace(SETTINGS, shards=1, scrub_interval_s=0.001)
 
@@ -34,7 +35,7 @@ async def prepared(data_dir: Path, *, memories: int) -> tuple[VaultRef, Path]:
 
 async def passes(store: SqliteStore, number: int) -> None:
     """Wait until the scrub has been through so often."""
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         while store.statistics()["shards"][0]["scrub_passes"] < number:
             await trio.lowlevel.checkpoint()
 
@@ -81,7 +82,7 @@ async def test_rows_of_shredded_vaults_are_no_damage(tmp_path: Path) -> None:
 async def test_the_scrub_goes_on_beside_a_steady_load(tmp_path: Path) -> None:
     vault, _ = await prepared(tmp_path, memories=10)
     async with open_store(tmp_path, settings=QUICK) as store:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             while store.statistics()["shards"][0]["scrub_passes"] < 1:
                 await stored(store, vault, "a")
 

@@ -90,6 +90,7 @@ async def test_no_file_of_afterwards_opens_a_row_of_before(tmp_path: Path, reope
         await store.materialise(vault, step((), memory(1, SECRET), next_seq=2))
         await remembered(store, other, SECRET)
         await stored(store, vault, SECRET)
+        await store.save_imprint(vault, [memoryview(SECRET.encode())])
         assert in_clear(data_dir) == []
     assert in_clear(data_dir) == []
     server_key = (data_dir / "server.key").read_bytes()
@@ -104,6 +105,7 @@ async def test_no_file_of_afterwards_opens_a_row_of_before(tmp_path: Path, reope
         async with open_store(data_dir, settings=SETTINGS):
             pass
         after = captured(data_dir)
+        assert not any("imprint" in name for name in after)
     control = keys_found_in(before, server_key, vault)
     assert len(opened(control, rows)) >= len(rows), "the attack works as long as the key is there"
     assert keys_found_in(after, server_key, vault) == []

@@ -33,6 +33,7 @@ from tests.actors.store.samples import (
     stored,
     texts_of,
 )
+from tests.patience import PATIENCE_S
 
 T = TypeVar("T")
 SETTINGS = StoreSettings(shards=2, ballast_bytes=0)
@@ -226,7 +227,7 @@ async def test_a_shredded_vault_loses_its_rows_in_the_background(tmp_path: Path)
             await remembered(store, reference, *texts)
             await stored(store, reference, "in the inbox")
         await store.replace_vault(vault)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while vault_state(tmp_path, vault) != 2:
                 await store.has_account()
         assert rows_of(tmp_path, vault) == {"memory": 0, "embedding": 0, "inbox": 0}
@@ -247,7 +248,7 @@ async def test_a_purge_goes_on_after_a_crash(tmp_path: Path) -> None:
     connection.close()
     async with open_store(tmp_path, settings=SETTINGS) as store:
         assert await texts_of(store, vault) == ([], [])
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while vault_state(tmp_path, vault) != 2:
                 await store.has_account()
         assert await store.vaults_with_inbox() == []
@@ -279,7 +280,7 @@ async def test_a_cancelled_shredding_still_happens(tmp_path: Path) -> None:
 
 async def accept_after_shredding(store: SqliteStore, vault: VaultRef) -> None:
     """Accept into a vault whose shredding is queued or done; the key look-up decides."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         while True:
             await accept(store, vault, "late").wait_durable()
 

@@ -29,6 +29,7 @@ async def test_a_full_disk_acknowledges_nobody_and_heals(committer: Committer, p
     await committer.run(Ticket(partial(limit, pages=30)))
     gate = Gate()
     committer.submit_nowait(Ticket(gate.work))
+    gate.wait_entered()
     neighbour = committer.submit_nowait(Ticket(insert("neighbour")))
     big = committer.submit_nowait(Ticket(fill))
     gate.open()

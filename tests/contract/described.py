@@ -1,0 +1,107 @@
+"""The served description of the API as tests use it, and a server whose provider answers every route that it names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from models.provider_settings import ProviderSettings
+from models.settings import ProvidersSettings, Secret, ServerSettings
+from tests.fakes.claude import claude_events
+from tests.fakes.provider import FakeProvider, Recorded, Script, chat_reply, reply_script, stream_script
+from tests.running import Client, open_server, settings_for
+
+BODY_BYTES_MAX = 1 << 20
+JSON = [("content-type", "application/json")]
+CANDIDATE = {"candidates": [{"content": {"role": "model", "parts": [{"text": "Rex."}]}, "finishReason": "STOP"}]}
+MESSAGE = {
+    "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+    "content": [{"type": "text", "text": "Rex."}], "usage": {"input_tokens": 1, "output_tokens": 1},
+}  # fmt: skip
+RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "model": "m", "output": []}
+COMPLETED = b"event: response.completed\ndata: " + msgspec.json.encode(
+    {"type": "response.completed", "sequence_number": 0, "response": RESPONSE}
+)
+MODELS = ["openai/m", "anthropic/m", "google/m", "local/recall", "nobody/m"]
+
+
+class Provider(FakeProvider):
+    """Answers by path, in the format that the path speaks, streamed if that was asked for."""
+
+    def script_for(self, recorded: Recorded) -> Script:
+        """The answer to one request."""
+        path, _, query = recorded.path.partition("?")
+        streams = _asks_for_stream(recorded.body)
+        if path.endswith(":streamGenerateContent"):
+            whole = msgspec.json.encode(CANDIDATE)
+            return stream_script([b"data: " + whole + b"\r\n\r\n"]) if "alt=sse" in query else _json([CANDIDATE])
+        if path.endswith(":generateContent"):
+            return _json(CANDIDATE)
+        if path.endswith("/messages"):
+            return stream_script(claude_events()) if streams else _json(MESSAGE)
+        if path.endswith("/responses"):
+            return stream_script([COMPLETED + b"\n\n"]) if streams else _json(RESPONSE)
+        if path.endswith("/audio/speech"):
+            return Script(body=b"RIFF", headers=[("content-type", "audio/wav")])
+        if path.endswith("/chat/completions"):
+            return stream_script() if streams else reply_script()
+        return Script(body=chat_reply(), headers=JSON)
+
+
+def _asks_for_stream(body: bytes) -> bool:
+    try:
+        return msgspec.json.decode(body)["stream"] is True
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+        return False
+
+
+def _json(value: Any) -> Script:
+    return Script(body=msgspec.json.encode(value), headers=JSON)
+
+
+@asynccontextmanager
+async def open_described(tmp_path: Path) -> AsyncIterator[Client]:
+    """A server with small limits and a provider of each format, all of them `Provider`."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    provider = Provider(listeners[0].socket.getsockname()[1])
+    origin = provider.base_url.removesuffix("/v1")
+    key = Secret("sk-fake")
+    providers = ProvidersSettings(
+        by_name={
+            "openai": ProviderSettings(base_url=provider.base_url, api_key=key, serves=("responses",)),
+            "anthropic": ProviderSettings(base_url=origin, api_key=key, format="anthropic"),
+            "google": ProviderSettings(base_url=origin, api_key=key, format="google"),
+        }
+    )
+    server = ServerSettings(host="127.0.0.1", port=0, body_max_bytes=BODY_BYTES_MAX)
+    async with trio.open_nursery() as connections:
+        connections.start_soon(trio.serve_listeners, provider.serve, listeners)
+        async with open_server(tmp_path / "data", settings_for(providers=providers, server=server)) as client:
+            yield client
+        connections.cancel_scope.cancel(reason="the test is over")
+
+
+def for_fuzzing(document: dict[str, Any]) -> dict[str, Any]:
+    """The same document, stricter, so that made-up requests get far and every answer is looked at.
+
+    Models that exist are named; an upload is lines; what only a provider can answer (`default`) is not expected of ours.
+    """
+    document = copy.deepcopy(document)
+    schemas = document["components"]["schemas"]
+    for name in ("ChatRequest", "ResponsesRequest", "MessagesRequest", "CountTokensRequest", "ModelRequest"):
+        schemas[name]["allOf"][1]["properties"]["model"] = {"enum": MODELS}
+    schemas["FormRequest"]["properties"]["model"] = {"enum": MODELS}
+    document["components"]["parameters"]["Model"]["schema"] = {"enum": ["gemini-3-pro", "google/m", "nobody/m"]}
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("default", None)
+    upload = document["paths"]["/v1/memory/upload"]["post"]["requestBody"]
+    lines = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/UploadLine"}}
+    upload["content"] = {"application/x-ndjson": {"schema": lines}}
+    return document
