@@ -5,6 +5,7 @@
 #   make test         install what tests need, run all of them
 #   make lint         ruff and mypy
 #   make test-long    the same tests with many more examples each
+#   make test-clients foreign SDKs and clients against a server; installs them first, from PyPI and npm
 #   make bench        every benchmark that needs no data from outside
 #
 # ARGS is handed on: make serve ARGS="--port 9000", make test ARGS="tests/models -x".
@@ -16,9 +17,13 @@ ARGS ?=
 BIN := .venv/bin
 # recall_quality measures a running server on files that are named to it; the names with _ are no benchmarks.
 BENCHMARKS := $(filter-out recall_quality,$(basename $(notdir $(sort $(wildcard bench/[a-z]*.py)))))
+# Each client has an environment of its own, below .venv/clients: their dependencies contradict each other.
+CLIENTS := $(basename $(notdir $(wildcard tests/clients/*.txt)))
+UV_VERSION := 0.13.9
+UV := .venv/clients/uv-$(UV_VERSION)/bin/uv
 
 .DELETE_ON_ERROR:
-.PHONY: serve test lint test-long bench
+.PHONY: serve test lint test-long test-clients bench
 
 # stdout belongs to the program: its one line is the account key, and scripts read it.
 serve: .venv/installed
@@ -29,6 +34,9 @@ test: .venv/installed-for-tests
 
 test-long: .venv/installed-for-tests
 	$(BIN)/python -m pytest --hypothesis-profile=long $(ARGS)
+
+test-clients: .venv/installed-for-tests $(CLIENTS:%=.venv/clients/%/installed) .venv/clients/npm/installed
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 lint: .venv/installed-for-tests
 	$(BIN)/ruff check .
@@ -52,3 +60,18 @@ bench: .venv/installed-for-tests
 .venv/installed-for-tests: pyproject.toml | .venv/bin/python
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[test,lint]' >&2
 	@touch .venv/installed $@
+
+# pip needs minutes for what uv installs in seconds.
+.venv/clients/uv-$(UV_VERSION): | .venv/bin/python
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --target $@ uv==$(UV_VERSION) >&2
+
+.venv/clients/%/installed: tests/clients/%.txt | .venv/clients/uv-$(UV_VERSION)
+	@$(UV) venv --quiet --clear --python $(BIN)/python .venv/clients/$* >&2
+	@$(UV) pip install --quiet --python .venv/clients/$*/bin/python --requirement $< >&2
+	@touch $@
+
+# Node comes from PyPI as well (tests/clients/nodejs.txt), so that nothing has to be on the machine.
+.venv/clients/npm/installed: tests/clients/node/package-lock.json .venv/clients/nodejs/installed
+	@mkdir -p $(@D) && cp tests/clients/node/package.json tests/clients/node/package-lock.json $(@D)
+	@cd $(@D) && PATH="$(CURDIR)/.venv/clients/nodejs/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --silent >&2
+	@touch $@

@@ -6,9 +6,11 @@ anything. It is a cache: it is rebuilt from the memories when a vault is loaded,
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -38,7 +40,8 @@ B = 0.4
 _FREQUENCY_BITS = 8
 _FREQUENCY_MAX = (1 << _FREQUENCY_BITS) - 1
 _POSTING_BYTES = 4
-_TERM_BYTES = 260  # a dict entry, the term's string and its array object with slack, measured with tracemalloc
+_TERM_BYTES = 140  # a dict entry, the term's string and its only posting, measured with tracemalloc
+_ARRAY_BYTES = 90  # what an array takes more than an only posting, with slack
 _CHUNK_BYTES = 5  # its length and its mark
 
 
@@ -85,17 +88,21 @@ class Postings(msgspec.Struct, frozen=True, eq=False):
         return Postings(terms=terms, counts=counts[counts > 0], packed=packed, lengths=self.lengths[numbers >= 0])
 
 
+Held: TypeAlias = "int | array[int]"
+"""The postings of one term. Most terms of a vault have but one, and an array takes three times the room of an int."""
+
+
 class LexiconCopy(msgspec.Struct, frozen=True, eq=False):
     """A lexicon as of one moment, for a thread to read while the lexicon goes on changing. The lists are the lexicon's
     own: they are only appended to, or replaced, so all that belongs to the moment stays to be seen."""
 
-    held: list[tuple[str, array[int]]]
+    held: list[tuple[str, Held]]
     lengths: NDArray[np.float32]
     alive: NDArray[np.bool_]
 
     def postings(self) -> Postings:
         """The postings of the living chunks, renumbered without gaps. May run in a thread."""
-        parts = [postings.tobytes() for _, postings in self.held]  # each in one step of the interpreter
+        parts = [_bytes_of(postings) for _, postings in self.held]  # each in one step of the interpreter
         packed = np.frombuffer(b"".join(parts), np.uint32)
         numbers = np.append(np.where(self.alive, np.cumsum(self.alive) - 1, -1), -1).astype(np.int32)
         added_since = np.uint32(len(self.alive) << _FREQUENCY_BITS)
@@ -121,6 +128,7 @@ class Lexicon:
     __slots__ = (
         "_alive",
         "_alive_count",
+        "_arrays_count",
         "_count",
         "_lengths",
         "_postings",
@@ -131,8 +139,9 @@ class Lexicon:
     )
 
     def __init__(self) -> None:
-        self._postings: dict[str, array[int]] = {}
+        self._postings: dict[str, Held] = {}
         self._postings_count = 0
+        self._arrays_count = 0  # terms with more than one posting
         self._lengths: NDArray[np.float32] = np.zeros(64, np.float32)
         self._alive: NDArray[np.bool_] = np.zeros(64, np.bool_)
         self._count = 0
@@ -156,11 +165,15 @@ class Lexicon:
         lexicon._alive = np.arange(capacity) < lexicon._count
         lexicon._terms_total = int(postings.lengths.sum())
         lexicon._postings_count = len(postings.packed)
+        lexicon._arrays_count = int((postings.counts > 1).sum())
         data = postings.packed.tobytes()
-        ends = (np.cumsum(postings.counts) * _POSTING_BYTES).tolist()
-        starts = [0, *ends]
+        ends = np.cumsum(postings.counts)
+        starts = ends - postings.counts
+        firsts = postings.packed[starts].tolist()
+        bounds = zip((starts * _POSTING_BYTES).tolist(), (ends * _POSTING_BYTES).tolist(), strict=True)
         lexicon._postings = {
-            term: array("I", data[start:end]) for term, start, end in zip(postings.terms, starts, ends, strict=False)
+            term: first if end - start == _POSTING_BYTES else array("I", data[start:end])
+            for term, first, (start, end) in zip(postings.terms, firsts, bounds, strict=True)
         }
         return lexicon
 
@@ -176,7 +189,8 @@ class Lexicon:
     def nbytes(self) -> int:
         """An estimate of the memory held, in bytes."""
         chunks = len(self._lengths) * _CHUNK_BYTES
-        return len(self._postings) * _TERM_BYTES + self._postings_count * 5 + chunks
+        terms = len(self._postings) * _TERM_BYTES + self._arrays_count * _ARRAY_BYTES
+        return terms + self._postings_count * 5 + chunks
 
     def add(self, terms: Sequence[str]) -> int:
         """Add a chunk by its terms and return its number.
@@ -195,7 +209,10 @@ class Lexicon:
             posting = chunk << _FREQUENCY_BITS | min(frequency, _FREQUENCY_MAX)
             postings = self._postings.get(term)
             if postings is None:
-                self._postings[term] = array("I", (posting,))
+                self._postings[term] = posting
+            elif isinstance(postings, int):
+                self._postings[term] = array("I", (postings, posting))
+                self._arrays_count += 1
             else:
                 postings.append(posting)
         self._postings_count += len(frequencies)
@@ -239,7 +256,8 @@ class Lexicon:
         postings = 0
         for _ in range(min(terms_max, len(self._unpurged))):
             term = self._unpurged.pop()
-            postings += len(self._postings.get(term, ()))
+            held = self._postings.get(term, 0)
+            postings += 1 if isinstance(held, int) else len(held)
             self._living_postings(term)
             if postings >= PURGE_POSTINGS_MAX:
                 break
@@ -286,10 +304,11 @@ class Lexicon:
 
     def _living_postings(self, term: str) -> NDArray[np.uint32]:
         """The postings of a term without removed chunks, as a copy; what is dead is dropped for good."""
-        packed = self._postings.get(term)
-        if packed is None:
+        held = self._postings.get(term)
+        if held is None:
             return np.zeros(0, np.uint32)
-        postings = np.array(packed, np.uint32)  # a copy: a view would forbid the array to grow
+        # A copy: a view of an array would forbid it to grow.
+        postings = np.array((held,) if isinstance(held, int) else held, np.uint32)
         if self._alive_count == self._count:
             return postings
         alive = self._alive[postings >> _FREQUENCY_BITS]
@@ -297,8 +316,20 @@ class Lexicon:
             return postings
         living: NDArray[np.uint32] = postings[alive]
         self._postings_count -= len(postings) - len(living)
-        if len(living):
+        self._hold(term, living)
+        return living
+
+    def _hold(self, term: str, living: NDArray[np.uint32]) -> None:
+        """These postings are fewer than the term has had."""
+        if len(living) > 1:
             self._postings[term] = array("I", living.tobytes())
+            return
+        self._arrays_count -= not isinstance(self._postings[term], int)
+        if len(living):
+            self._postings[term] = int(living[0])
         else:
             del self._postings[term]
-        return living
+
+
+def _bytes_of(postings: Held) -> bytes:
+    return postings.to_bytes(_POSTING_BYTES, sys.byteorder) if isinstance(postings, int) else postings.tobytes()

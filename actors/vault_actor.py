@@ -69,8 +69,9 @@ EMBED_ATTEMPTS_MAX = 3
 STORE_TIMEOUT_S = 30.0
 LOAD_TIMEOUT_S = 900.0
 """A million memories take ten seconds, minutes on a busy machine: a limit that strikes each time shuts them in."""
+FORGET_MEMORIES_MAX = 1_000  # in one transaction: the other vaults of the shard commit in between
 FORGET_TIMEOUT_S = 10.0
-"""The vault's readers wait meanwhile; a store that is slower than this refuses the deletion, and changes nothing."""
+"""Of one transaction; the vault's readers wait meanwhile. What a slower store was asked for is still to be read."""
 
 
 class LifeCycle(enum.Enum):
@@ -294,16 +295,18 @@ class VaultActor:
         """Delete a session: first let everything under way settle, so that nothing deleted is written afterwards."""
         self._writer.put(self._vault.take_step(self._embedder.model_id, unfinished=True))
         seqs = self._vault.session_seqs(session_id)
-        with trio.move_on_after(FORGET_TIMEOUT_S) as waiting:
-            await self._writer.wait_settled()
-            await self._imprints.remove()
-            await self._store.delete_memories(self._ref, seqs)
-        if waiting.cancelled_caught:
-            raise StoreUnavailable("The store did not delete the session in time; ask again until it is deleted.")
         pause = Pause()
-        for seq in seqs:
-            self._vault.forget(seq)
-            await pause.after_slice()
+        for start in range(0, len(seqs), FORGET_MEMORIES_MAX):
+            part = seqs[start : start + FORGET_MEMORIES_MAX]
+            with trio.move_on_after(FORGET_TIMEOUT_S) as waiting:
+                await self._writer.wait_settled()
+                await self._imprints.remove()
+                await self._store.delete_memories(self._ref, part)
+            if waiting.cancelled_caught:
+                raise StoreUnavailable("The store did not delete the session in time; ask again until it is deleted.")
+            for seq in part:
+                self._vault.forget(seq)
+                await pause.after_slice()
         while not self._vault.purge():
             await pause.after_slice()
         self._after_change()

@@ -37,6 +37,7 @@ def create_app(components: Components) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None  # deadlines are ours, and streams have none
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # it would redirect, in HTML, to an address that the client made up
     for routes in (system_routes, memory_routes, export_routes, chat_routes, passthrough_routes):
         app.register_blueprint(routes(components))
     _add_error_handlers(app, components)

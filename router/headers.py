@@ -114,7 +114,9 @@ def request_headers(
             hint="Send the provider's key in X-Provider-Key, or set it in config.toml.",
         )
     if not _SENDABLE.match(key):
-        raise InvalidRequest(f"The API key for the provider {provider} holds characters that no key has.")
+        raise InvalidRequest(
+            f"The API key for the provider {provider} holds characters that no key has.", field="X-Provider-Key"
+        )
     client = list(client)
     named = _named_in_connection(client)
     agent = f"memoryrouter/{VERSION}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from models.exports import FORMAT, VERSION, ExportedMemory, ExportHeader, PartWriter
 from router.openapi_errors import ErrorFormat
 from router.openapi_options import OPTIONS
 from router.openapi_schemas import TEXT, Schema, ref
@@ -73,6 +74,18 @@ _UPLOAD_LINES: Schema = {
     "contentMediaType": _LINES,
     "contentSchema": ref("UploadLine"),
 }
+
+
+def _export_example() -> str:
+    """A whole export of one memory."""
+    header = ExportHeader(
+        format=FORMAT, version=VERSION, model="none", dims=1, count=1, after=0, created_at=0, session_id=None
+    )
+    memory = ExportedMemory(seq=1, role="user", content="My dog is called Rex.", timestamp=1_780_000_000_000)
+    writer = PartWriter()
+    return (writer.header(header) + writer.memory(memory) + writer.end()).decode()
+
+
 _USER = {"role": "user", "content": "My dog is called Rex."}
 _REPLY = {"role": "assistant", "content": "A fine name."}
 _QUESTION = {"role": "user", "content": "What is my dog called?"}
@@ -172,6 +185,7 @@ _MEMORY = (
         method="post", path="/v1/memory/import", name="import", tag="memory",
         summary="Store what the vault does not know of an export, all or none.",
         answers={200: _json("Imported")}, errors=_GUARDED, takes={_LINES: _EXPORT_LINES}, parameters=OPTIONS,
+        example=_export_example(),
     ),
 )  # fmt: skip
 

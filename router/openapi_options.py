@@ -13,7 +13,7 @@ from router.options import CHUNKS_MAX
 
 Schema = dict[str, Any]
 
-MODES = ["on", "off", "read", "write", "all", "auto", "default", "none", "selective"]
+MODES = ["on", "off", "read", "write", "all", "auto", "default", "none", "selective", "true", "false"]
 FLAGS = ["true", "false", "1", "0", "on", "off", "yes", "no"]
 _DENSITIES = ["low", "default", "high", "xhigh"]
 _CHUNKS: Schema = {"type": "integer", "minimum": 0, "maximum": CHUNKS_MAX}
@@ -74,7 +74,7 @@ PARAMETERS: dict[str, Schema] = {
     # Options of memory, as headers.
     "MemoryMode": _parameter(
         "X-Memory-Mode", "header", _MODE,
-        "What the request may do with memory; the strictest of key suffix, header, query and body wins.", "read",
+        "What the request may do with memory; the strictest of key suffix, header, query and body wins.", "on",
     ),
     "MemoryStore": _parameter("X-Memory-Store", "header", _FLAG, "Whether to store what the user says.", "true"),
     "StoreInput": _parameter("X-Store-Input", "header", _FLAG, "The same as X-Memory-Store.", "true"),
@@ -105,10 +105,8 @@ PARAMETERS: dict[str, Schema] = {
         "X-Timezone", "header", {"type": "string"}, "An IANA name; times in contexts are shown in it.", "Europe/Berlin"
     ),
     # The same in the query.
-    "QueryMode": _parameter("mode", "query", _MODE, "The same as X-Memory-Mode.", "read"),
-    "QueryMemory": _parameter(
-        "memory", "query", {"type": "string", "enum": [*MODES, "true", "false"]}, "The same as X-Memory-Mode.", "off"
-    ),
+    "QueryMode": _parameter("mode", "query", _MODE, "The same as X-Memory-Mode.", "on"),
+    "QueryMemory": _parameter("memory", "query", _MODE, "The same as X-Memory-Mode.", "on"),
     "QueryStore": _parameter("store", "query", _FLAG, "The same as X-Memory-Store.", "true"),
     "QueryStoreResponse": _parameter(
         "store_response", "query", _FLAG, "The same as X-Memory-Store-Response.", "false"
@@ -116,7 +114,7 @@ PARAMETERS: dict[str, Schema] = {
     "QueryLimit": _parameter("limit", "query", _CHUNKS, "The same as X-Memory-Context-Limit.", 30),
     # What single routes take.
     "ProviderKey": _parameter(
-        "X-Provider-Key", "header", {"type": "string"},
+        "X-Provider-Key", "header", {"type": "string", "pattern": "^[ -~]*$"},
         "Your own key for the provider: used for this request, never stored. Wins over one in an SDK's own header.",
     ),
     "Alt": _parameter(
@@ -159,7 +157,7 @@ OPTIONS = (
 
 # --- body fields ---
 
-_BODY_MODE: Schema = {"enum": [True, False, None, *MODES, "true", "false"]}
+_BODY_MODE: Schema = {"enum": [True, False, None, *MODES]}
 _BODY_FLAG: Schema = {"enum": [True, False, None, *FLAGS]}
 _BODY_CHUNKS: Schema = {**_CHUNKS, "type": ["integer", "null"]}
 

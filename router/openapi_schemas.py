@@ -140,7 +140,7 @@ _REQUESTS: dict[str, Schema] = {
 # --- what our own routes give ---
 
 _SHOWN_KEY: Schema = {"type": "string", "description": "The part of the Memory Key that may be shown."}
-_STORED = {name: COUNT for name in ("inputItems", "chunks", "stored", "duplicates", "failed", "total", "processed")}
+_STORED = dict.fromkeys(("inputItems", "chunks", "stored", "duplicates", "failed", "total", "processed"), COUNT)
 _INDEX: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
 
 
@@ -316,9 +316,7 @@ _SAID: Schema = {"type": "object", "description": "What the provider answered, b
 
 _FORWARDED: dict[str, Schema] = {
     "Turn": _TURN,
-    "ChatRequest": _forwarded(
-        {"model": _MODEL, "messages": _TURNS, "stream": _STREAM}, required=["model", "messages"]
-    ),
+    "ChatRequest": _forwarded({"model": _MODEL, "messages": _TURNS, "stream": _STREAM}, required=["model", "messages"]),
     "ResponsesRequest": _forwarded(
         {"model": _MODEL, "input": {"type": ["string", "array"], "items": {"type": "object"}}, "stream": _STREAM},
         required=["model"],

@@ -107,7 +107,7 @@ def resolve_options(
         scope=_scope(session_id, headers, settings),
         chunks_max=_chunks_max(headers, query, body, settings.recall),
         injection=_injection(headers.get("x-memory-injection"), settings.proxy.injection),
-        time_zone=parse_time_zone(headers.get("x-timezone") or settings.recall.time_zone),
+        time_zone=_time_zone(headers.get("x-timezone") or settings.recall.time_zone),
     )
 
 
@@ -184,6 +184,13 @@ def whole_number(value: Any, name: str, least: int, most: int) -> int:
     if number is None or not least <= number <= most:
         raise InvalidRequest(f"{name} must be a whole number from {least} to {most}.", field=name)
     return number
+
+
+def _time_zone(name: str) -> tzinfo:
+    try:
+        return parse_time_zone(name)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, field="X-Timezone", hint=error.hint) from None
 
 
 def _injection(value: str | None, default: Injection) -> Injection:

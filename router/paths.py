@@ -1,15 +1,18 @@
 """One path for every way that clients write it.
 
 SDKs disagree on whether a base URL ends with `/v1`, and some put a version of their own behind it. So
-`/chat/completions` and `/v1/v1/chat/completions` mean `/v1/chat/completions` (contract section 1). Must never make a
-path of our own (`/health`, `/livez`) out of another, nor touch what follows the version.
+`/chat/completions` and `/v1/v1/chat/completions` mean `/v1/chat/completions` (contract section 1), and so does
+`/v1//chat/completions`, which comes of a base URL that ends with a slash. Must never make a path of our own (`/health`,
+`/livez`) out of another, nor touch the words that follow the version.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+_SLASHES = re.compile(r"/{2,}")
 _VERSIONS = ("v1", "v1beta")
 _UNVERSIONED = frozenset(
     {
@@ -21,7 +24,9 @@ _UNVERSIONED = frozenset(
 
 
 def canonical_path(path: str) -> str:
-    """The path that the routes know: with exactly one version, the last that was given; others as they came."""
+    """The path that the routes know: single slashes, and one version, the last that was given; others as they came."""
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
     first, _, rest = path.removeprefix("/").partition("/")
     if first in _UNVERSIONED:
         return f"/v1{path}"

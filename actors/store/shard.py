@@ -1,8 +1,8 @@
 """The SQL of one shard: what is written into its tables and read from them, sealed and opened on the way.
 
 Pure of threads and of Trio: every function gets the connection of the thread that it runs in. Bodies are
-msgpack of the Structs in `models.memory`. Must never write a plaintext body, and never read one vault's rows
-with another's key.
+msgpack: exchanges as in `models.memory`, memories as in `actors.store.memory_rows`. Must never write a plaintext body,
+and never read one vault's rows with another's key.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from actors.store.connections import all_rows, batches, one_row
 from actors.store.damage import DamagedRows
 from actors.store.keyring import OpenVault
+from actors.store.memory_rows import decode_memory, encode_memory
 from actors.store.protocol import Materialisation, VaultImage, Vectors
 from actors.store.seal import DataKey, Table
 from actors.store.tickets import Batch
@@ -40,7 +41,6 @@ _log = logging.getLogger(__name__)
 _VECTOR_TYPE = np.dtype("<f2")
 _encode = msgspec.msgpack.Encoder().encode
 _exchanges = msgspec.msgpack.Decoder(Exchange)
-_memories = msgspec.msgpack.Decoder(Memory)
 
 
 def encode_exchange(exchange: Exchange) -> bytes:
@@ -104,7 +104,7 @@ def materialise(batch: Batch, data_key: DataKey, vault_number: int, step: Materi
 
 def _sealed_memory(data_key: DataKey, vault_number: int, memory: Memory) -> tuple[int, bytes]:
     row_id = _row_id(vault_number, memory.seq)
-    return row_id, data_key.seal(Table.MEMORY, row_id, _encode(memory))
+    return row_id, data_key.seal(Table.MEMORY, row_id, encode_memory(memory))
 
 
 def _put_vectors(connection: apsw.Connection, data_key: DataKey, vault_number: int, step: Materialisation) -> None:
@@ -205,7 +205,7 @@ def load(connection: apsw.Connection, vault: OpenVault, vault_number: int, *, mo
     for rows in batches(connection, "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id", row_range):
         last_row_id = rows[-1][0]
         opened = unseal(Table.MEMORY, rows, damaged=bad_memories)
-        memories += [memory for _, memory in _decoded(opened, _memories.decode, bad_memories)]
+        memories += [memory for _, memory in _decoded(opened, decode_memory, bad_memories)]
     vectors: Vectors = {}
     for rows in batches(
         connection, "SELECT id, body FROM embedding WHERE id BETWEEN ? AND ? AND model = ?", (*row_range, model)
@@ -255,7 +255,7 @@ def load_page(connection: apsw.Connection, vault: OpenVault, vault_number: int, 
             (position, high, page.limit),
         )
         opened = vault.data_key.unseal_rows(Table.MEMORY, rows, damaged=damaged)
-        for _, memory in _decoded(opened, _memories.decode, damaged):
+        for _, memory in _decoded(opened, decode_memory, damaged):
             if page.session_id is None or memory.session_id == page.session_id:
                 memories.append(memory)
         if len(rows) < page.limit:

@@ -333,6 +333,30 @@ async def test_what_the_store_could_not_delete_is_still_there(store: WatchedStor
         assert await held.found() == []
 
 
+async def test_a_large_session_is_deleted_in_steps_each_of_which_holds(
+    store: WatchedStore, vault: VaultRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.vault_actor.FORGET_MEMORIES_MAX", 2)
+    steps = 0
+
+    async def failing_at_the_third() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            raise StorageFull("full")
+
+    store.before["delete_memories"] = failing_at_the_third
+    async with running(store, vault) as held:
+        secrets = [exchange(f"secret {number}", session_id="s") for number in range(5)]
+        await held.ask(Apply(await commit(store, vault, *secrets, exchange("a note"))))
+        with pytest.raises(StorageFull):
+            await held.ask(Forget("s"))
+        assert await held.found() == ["a note", "secret 4"]
+        assert await held.ask(Forget("s")) == Forgotten(count=1)
+        assert await held.found() == ["a note"]
+    assert stored_texts(store.disk, vault) == ["a note"]
+
+
 async def test_forgetting_on_a_disk_that_takes_nothing_ends_with_an_error(
     store: WatchedStore, vault: VaultRef, autojump_clock: MockClock
 ) -> None:

@@ -157,7 +157,7 @@ def responses_stream(text: str | None) -> list[bytes]:
             {"type": "response.content_part.done", **within, "part": response_part(text)},
         ]
     begun = response_object(text, status="in_progress")
-    all_of_it = [
+    all_of_it: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
         {"type": "response.output_item.added", "output_index": 0, "item": response_item(text, status="in_progress")},

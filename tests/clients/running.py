@@ -27,6 +27,7 @@ INSTALLED = ROOT / ".venv" / "clients"
 SERVER_KEY = "sk-of-the-server"
 OWN_KEY = "sk-of-the-caller"
 DOG = "My dog is called Rex."
+QUESTION = "What is my dog called?"
 OPEN = "<memory_context>"
 
 
@@ -55,11 +56,16 @@ def providers_at(origin: str) -> ProvidersSettings:
 @asynccontextmanager
 async def open_pair(tmp_path: Path) -> AsyncIterator[Pair]:
     """The provider of `tests.clients.upstream` with a server before it."""
-    async with open_upstream_provider() as upstream:
-        settings = settings_for(providers=providers_at(upstream.origin))
-        async with open_server(tmp_path / "data", settings) as server:
-            await server.ingest(DOG)
-            yield Pair(server, upstream)
+    async with open_upstream_provider() as upstream, open_server_before(upstream.origin, tmp_path) as server:
+        yield Pair(server, upstream)
+
+
+@asynccontextmanager
+async def open_server_before(origin: str, tmp_path: Path) -> AsyncIterator[Client]:
+    """A server that knows about a dog and takes this address for every provider."""
+    async with open_server(tmp_path / "data", settings_for(providers=providers_at(origin))) as server:
+        await server.ingest(DOG)
+        yield server
 
 
 def environment(server: Client, home: Path, variables: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -75,6 +81,16 @@ def environment(server: Client, home: Path, variables: Mapping[str, str] | None 
     }
 
 
+def command_of(name: str, script: str) -> list[str]:
+    """What runs a script in a client's environment; "npm" is the one of all that runs on Node."""
+    assert (INSTALLED / name / "installed").exists(), f"{name} is not installed; `make test-clients` installs it"
+    if name != "npm":
+        return [str(INSTALLED / name / "bin" / "python"), str(FOLDER / "scripts" / script)]
+    for source in (FOLDER / "scripts").glob("*.mjs"):  # Node looks modules up from where a script lies
+        (INSTALLED / name / source.name).write_bytes(source.read_bytes())
+    return [str(INSTALLED / "nodejs" / "bin" / "node"), str(INSTALLED / name / script)]
+
+
 async def run_client(
     name: str, script: str, server: Client, home: Path, *arguments: str, variables: Mapping[str, str] | None = None
 ) -> str:
@@ -84,15 +100,7 @@ async def run_client(
         name: of the environment: a requirement file, or "npm".
         arguments: of the script: the scenes to play, all unless named.
     """
-    if name == "npm":
-        # Modules are looked up from where a script lies.
-        target = INSTALLED / "npm" / script
-        for source in (FOLDER / "scripts").glob("*.mjs"):
-            (INSTALLED / "npm" / source.name).write_bytes(source.read_bytes())
-        command = [str(INSTALLED / "nodejs" / "bin" / "node"), str(target), *arguments]
-    else:
-        command = [str(INSTALLED / name / "bin" / "python"), str(FOLDER / "scripts" / script), *arguments]
-    assert (INSTALLED / name / "installed").exists(), f"{name} is not installed; `make test-clients` installs it"
+    command = [*command_of(name, script), *arguments]
     with trio.fail_after(PATIENCE_S):
         done = await trio.run_process(
             command,
@@ -132,7 +140,7 @@ def _said(message: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def assert_remembers(call: Call) -> None:
-    """The block is the first text of the last user message that has a text, and nowhere else."""
+    """The block is the first text of the last user message that has a text, the question's, and nowhere else."""
     texts = [(role, text) for role, text in texts_of(call) if text]
     with_block = [number for number, (_, text) in enumerate(texts) if OPEN in text]
     assert len(with_block) == 1, texts
@@ -140,6 +148,7 @@ def assert_remembers(call: Call) -> None:
     assert texts[at][0] == "user", texts
     assert texts[at][1].startswith(OPEN), texts
     assert DOG in texts[at][1], texts
+    assert any(QUESTION in text for _, text in texts[at : at + 2]), texts
     assert all(role != "user" for role, _ in texts[at + 2 :]), texts
 
 

@@ -39,7 +39,13 @@ Format = Literal["chat", "responses", "messages", "gemini", "other"]
 
 _JSON = ("content-type", "application/json")
 _SSE = ("content-type", "text/event-stream")
-_TOOL_RESULTS = (b'"tool_call_id"', b'"function_call_output"', b'"tool_result"', b'"functionResponse"')
+_TOOL_RESULTS = (
+    b'"tool_call_id"',
+    b'"function_call_output"',
+    b'"tool_result"',
+    b'"functionResponse"',
+    b'"function_response"',  # Google takes both spellings
+)
 _GEMINI = re.compile(r"/v1(?:beta)?/models/(?P<model>[^:]+):(?P<method>\w+)")
 
 _ERRORS: dict[Format, dict[int, Any]] = {
@@ -80,6 +86,11 @@ class Call(msgspec.Struct, frozen=True):
         return self.model.partition("-")[2]
 
     @property
+    def has_tool_result(self) -> bool:
+        """Whether it continues a tool loop."""
+        return any(mark in self.recorded.body for mark in _TOOL_RESULTS)
+
+    @property
     def key(self) -> str:
         """The credential that came with it."""
         headers = self.recorded.headers
@@ -97,7 +108,7 @@ def read_call(recorded: Recorded) -> Call:
     if (gemini := _GEMINI.fullmatch(path)) and gemini["method"].endswith("enerateContent"):
         return Call(recorded, "gemini", gemini["model"], gemini["method"].startswith("stream"), body)
     ends: dict[str, Format] = {"/chat/completions": "chat", "/responses": "responses", "/messages": "messages"}
-    written = next((name for end, name in ends.items() if path.endswith(end)), "other")
+    written: Format = next((name for end, name in ends.items() if path.endswith(end)), "other")
     return Call(recorded, written, str(body.get("model", "")), body.get("stream") is True, body)
 
 
@@ -144,7 +155,7 @@ def _text(call: Call) -> str | None:
     """What is said; None for a call of the tool."""
     match call.scene:
         case "tools":
-            return SUNNY if any(mark in call.recorded.body for mark in _TOOL_RESULTS) else None
+            return SUNNY if call.has_tool_result else None
         case "image":
             return PICTURE
         case "json":

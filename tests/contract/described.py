@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import trio
 
 from models.provider_settings import ProviderSettings
 from models.settings import ProvidersSettings, Secret, ServerSettings
+from router.openapi_options import OPTIONS
 from tests.fakes.claude import claude_events
 from tests.fakes.provider import FakeProvider, Recorded, Script, chat_reply, reply_script, stream_script
 from tests.running import Client, open_server, settings_for
@@ -28,7 +29,15 @@ RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "model"
 COMPLETED = b"event: response.completed\ndata: " + msgspec.json.encode(
     {"type": "response.completed", "sequence_number": 0, "response": RESPONSE}
 )
-MODELS = ["openai/m", "anthropic/m", "google/m", "local/recall", "nobody/m"]
+METADATA = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "boolean", "null"]}}
+MODELS = {
+    "ChatRequest": ["openai/m", "anthropic/m", "google/m", "local/recall"],
+    "ResponsesRequest": ["openai/m"],
+    "MessagesRequest": ["anthropic/m"],
+    "CountTokensRequest": ["anthropic/m"],
+    "ModelRequest": ["openai/m", "google/m"],
+}
+"""Models that the providers behind the server take, by the shape of the request."""
 
 
 class Provider(FakeProvider):
@@ -87,21 +96,51 @@ async def open_described(tmp_path: Path) -> AsyncIterator[Client]:
         connections.cancel_scope.cancel(reason="the test is over")
 
 
-def for_fuzzing(document: dict[str, Any]) -> dict[str, Any]:
+def for_fuzzing(document: dict[str, Any], *, options_at: Collection[str] | None = None) -> dict[str, Any]:
     """The same document, stricter, so that made-up requests get far and every answer is looked at.
 
-    Models that exist are named; an upload is lines; what only a provider can answer (`default`) is not expected of ours.
+    Models that exist are named; an upload is lines; an import is one that fits; what only a provider can answer
+    (`default`) is not expected of ours.
+
+    Args:
+        options_at: paths where the options of memory are tried out, one parser reads them all; everywhere unless given.
     """
     document = copy.deepcopy(document)
     schemas = document["components"]["schemas"]
-    for name in ("ChatRequest", "ResponsesRequest", "MessagesRequest", "CountTokensRequest", "ModelRequest"):
-        schemas[name]["allOf"][1]["properties"]["model"] = {"enum": MODELS}
-    schemas["FormRequest"]["properties"]["model"] = {"enum": MODELS}
-    document["components"]["parameters"]["Model"]["schema"] = {"enum": ["gemini-3-pro", "google/m", "nobody/m"]}
+    if options_at is not None:
+        _without_options(document, besides=options_at)
+    for name, models in MODELS.items():
+        schemas[name]["allOf"][1]["properties"]["model"] = {"enum": models}
+    schemas["FormRequest"]["properties"]["model"] = {"enum": MODELS["ModelRequest"]}
+    parameters = document["components"]["parameters"]
+    parameters["Model"]["schema"] = {"enum": ["gemini-3-pro", "google/m"]}
+    parameters["TimeZone"]["schema"] = {"enum": ["UTC", "Europe/Berlin", "America/New_York"]}
+    schemas["Message"]["properties"]["metadata"] = schemas["UploadLine"]["properties"]["metadata"] = METADATA
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"].pop("default", None)
     upload = document["paths"]["/v1/memory/upload"]["post"]["requestBody"]
     lines = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/UploadLine"}}
     upload["content"] = {"application/x-ndjson": {"schema": lines}}
+    export = document["paths"]["/v1/memory/import"]["post"]["requestBody"]["content"]["application/x-ndjson"]
+    export["schema"] = {"enum": [export["example"]]}  # its checksums cannot be made up
     return document
+
+
+def _without_options(document: dict[str, Any], *, besides: Collection[str]) -> None:
+    """Leave the parameters and body fields that are options of memory out, but for these paths."""
+    unused = {f"#/components/parameters/{name}" for name in OPTIONS}
+    for path, operations in document["paths"].items():
+        if path in besides:
+            continue
+        for operation in operations.values():
+            kept = [parameter for parameter in operation.get("parameters", ()) if parameter["$ref"] not in unused]
+            operation["parameters"] = kept
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                _leave_options_out(content, document["components"]["schemas"])
+
+
+def _leave_options_out(content: dict[str, Any], schemas: dict[str, Any]) -> None:
+    schema = schemas[content["schema"]["$ref"].rpartition("/")[2]] if "$ref" in content["schema"] else {}
+    if "allOf" in schema:
+        content["schema"] = schema["allOf"][1]

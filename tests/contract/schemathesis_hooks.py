@@ -13,4 +13,6 @@ def write_lines(context: Any, value: Any) -> bytes:
     """A list as JSON lines; anything else as one line, or as it is."""
     if isinstance(value, list):
         return b"".join(json.dumps(line).encode() + b"\n" for line in value)
+    if isinstance(value, str):
+        return value.encode()
     return value if isinstance(value, bytes) else json.dumps(value).encode()

@@ -26,13 +26,13 @@ def form(*parts: bytes, preamble: bytes = b"") -> bytes:
 def feed(data: bytes, sizes: list[int], *, held_bytes_max: int = 10**6) -> tuple[FormBeginning, bytes]:
     """The beginning, and what is left of the data once the model is known."""
     beginning = FormBeginning(_BOUNDARY, held_bytes_max=held_bytes_max)
-    chunks = rechunk(data, sizes)
-    for number, chunk in enumerate(chunks):
+    chunks = iter(rechunk(data, sizes))
+    for chunk in chunks:
         if beginning.feed(chunk):
             break
     else:
         beginning.end()
-    return beginning, b"".join(chunks[number + 1 :])
+    return beginning, b"".join(chunks)
 
 
 @given(

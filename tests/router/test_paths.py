@@ -25,7 +25,9 @@ from router.paths import canonical_path
         ("/health", "/health"),
         ("/livez", "/livez"),
         ("/memoryx", "/memoryx"),
-        ("//memory/prepare", "//memory/prepare"),
+        ("//memory/prepare", "/v1/memory/prepare"),
+        ("/v1//chat/completions", "/v1/chat/completions"),
+        ("//v1//v1///memory//prepare/", "/v1/memory/prepare/"),
         ("/nothing/v1/keys", "/nothing/v1/keys"),
     ],
 )

@@ -5,11 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from actors.store.connections import open_reader
 from actors.store.doctor import verify
+from actors.store.migrations import SHARD_MIGRATIONS, migrate
+from actors.store.protocol import Materialisation
 from actors.store.sqlite import open_store
+from models.errors import SetupError
 from models.ids import hash_key
 from models.version import VERSION
 from tests.fixtures.release_data import (
@@ -65,3 +70,24 @@ async def test_a_released_directory_opens_and_holds_everything(tmp_path: Path, r
         assert (await store.load_vault(emptied.vault, model_id=MODEL)).memories == []
         assert await store.vaults_with_inbox() == [user.vault]
     assert verify(data_dir, server_key=SERVER_KEY).findings == ()
+
+
+async def test_rows_of_a_release_and_of_today_stand_side_by_side_and_a_program_of_then_refuses_them(
+    tmp_path: Path,
+) -> None:
+    """Up to schema 2 the body of a memory was a map; whoever reads maps only would leave new memories out."""
+    data_dir = tmp_path / "data"
+    shutil.copytree(FIXTURES / "data-0.1.0", data_dir)
+    async with open_store(data_dir, settings=SETTINGS, server_key=SERVER_KEY) as store:
+        user = await store.find_key(hash_key(USER_KEY))
+        assert user is not None
+        new = msgspec.structs.replace(memory(5), seq=MEMORIES + 1)
+        step = Materialisation(row_ids=(), memories=(new,), vectors={}, model_id=MODEL, next_seq=MEMORIES + 2)
+        await store.materialise(user.vault, step)
+        image = await store.load_vault(user.vault, model_id=MODEL)
+        assert image.memories == [*(memory(seq) for seq in range(1, MEMORIES + 1) if seq != 3), new]
+        assert image.damaged == 0
+    shard = open_reader(next(data_dir.glob(f"shard-*{user.vault.shard}.db")))
+    with pytest.raises(SetupError, match="schema 3; this version knows 2"):
+        migrate(shard, SHARD_MIGRATIONS[:2], now_ms=1)
+    shard.close()

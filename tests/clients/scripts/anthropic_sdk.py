@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anthropic
@@ -42,7 +43,7 @@ def messages() -> None:
         reply = client().messages.create(**request("hello", model=model, system="Be brief."))
         assert reply.content[0].text == HELLO
         assert reply.stop_reason == "end_turn"
-        assert reply.usage.cache_read_input_tokens == 100
+        assert reply.usage.output_tokens > 0
         assert reply._request_id
 
 
@@ -80,7 +81,7 @@ def tools() -> None:
 def tools_stream() -> None:
     with client().messages.stream(**request("tools", tools=TOOLS)) as stream:
         pieces = [event.partial_json for event in stream if event.type == "input_json"]
-        assert "".join(pieces) == '{"city": "Lisbon"}'
+        assert json.loads("".join(pieces)) == {"city": "Lisbon"}
         assert stream.get_final_message().content[0].input == {"city": "Lisbon"}
 
 
@@ -152,6 +153,7 @@ def own_key() -> None:
 def options() -> None:
     raw = client().messages.with_raw_response.create(**request("hello"))
     assert raw.headers["x-memory-status"] == "ok"
+    assert raw.parse().usage.cache_read_input_tokens == 100
     raw = client().messages.with_raw_response.create(**request("off"), extra_headers={"X-Memory-Mode": "off"})
     assert raw.headers["x-memory-status"] == "off"
     raw = client(auth_token=None).messages.with_raw_response.create(**request("off"), extra_body={"memory": False})

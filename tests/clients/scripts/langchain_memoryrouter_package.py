@@ -33,7 +33,7 @@ def client() -> None:
     )
     assert accepted["accepted"] is True
     found = memory.search("cello", limit=3, session_id="music")
-    assert [item["content"] for item in found["memories"]][0] == "I play the cello."
+    assert found["memories"][0]["content"] == "I play the cello."
     prepared = memory.prepare([{"role": "user", "content": QUESTION}], density="high", context_limit=5)
     assert "Rex" in prepared["context"]
     other = memory.prepare([{"role": "user", "content": QUESTION}], session_id="nothing-in-it")
@@ -98,7 +98,9 @@ def errors() -> None:
     assert caught[0].response.status_code == 401
     assert caught[0].response.json()["error"]
     with raises(httpx.HTTPStatusError) as caught:
-        create_recall_node(base_url=URL)({"messages": [HumanMessage("Hi there.")]}, {"configurable": {"user_id": "bob"}})
+        create_recall_node(base_url=URL)(
+            {"messages": [HumanMessage("Hi there.")]}, {"configurable": {"user_id": "bob"}}
+        )
     assert caught[0].response.status_code == 401
     nothing = create_recall_node(base_url=URL)({"messages": []}, {"configurable": {"memory_key": KEY}})
     assert nothing == {"memory_context": None}

@@ -8,8 +8,8 @@ from typing import Any
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else importing it asks the internet for a price list
 
-import litellm  # noqa: E402 - see above
-from scenes import HELLO, KEY, OWN_KEY, PICTURE, PIXEL, QUESTION, SCHEMA, SUNNY, URL, WRONG_KEY, play, raises  # noqa: E402 - see above
+import litellm
+from scenes import HELLO, KEY, OWN_KEY, PICTURE, PIXEL, QUESTION, SCHEMA, SUNNY, URL, WRONG_KEY, play, raises
 
 litellm.suppress_debug_info = True
 
@@ -66,9 +66,7 @@ def image() -> None:
 
 
 def others() -> None:
-    embedded = litellm.embedding(
-        model="openai/text-embedding-3-small", input=["a"], api_base=f"{URL}/v1", api_key=KEY
-    )
+    embedded = litellm.embedding(model="openai/text-embedding-3-small", input=["a"], api_base=f"{URL}/v1", api_key=KEY)
     assert embedded.data[0]["embedding"] == [1.0, 2.0, 3.0]
     reply = litellm.responses(model="openai/gpt-hello", input=QUESTION, api_base=f"{URL}/v1", api_key=KEY)
     assert reply.output[0].content[0].text == HELLO
@@ -84,7 +82,7 @@ def errors() -> None:
     with raises(litellm.NotFoundError):
         litellm.completion(model="openai/nobody/m", messages=ASK, api_base=f"{URL}/v1", api_key=KEY)
     for request in requests("cut"):
-        with raises(Exception):  # noqa: B017 - it has another class for each format
+        with raises(Exception):  # of another class for each format
             list(litellm.completion(**request, stream=True))
 
 

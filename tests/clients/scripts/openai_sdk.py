@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from typing import Any
 
 import openai
@@ -27,7 +28,7 @@ from scenes import (
 TOOLS: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}]
 FLAT_TOOLS: Any = [{"type": "function", "name": "get_weather", "parameters": SCHEMA, "strict": False}]
 ASK: Any = [{"role": "user", "content": QUESTION}]
-CHAT_MODELS = ("gpt-{}", "openai/gpt-{}", "anthropic/claude-{}", "google/gemini-{}")
+CHAT_MODELS = os.environ.get("TEST_CHAT_MODELS", "gpt-{} openai/gpt-{} anthropic/claude-{} google/gemini-{}").split()
 
 
 def client(**options: Any) -> openai.OpenAI:

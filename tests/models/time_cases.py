@@ -1,0 +1,248 @@
+"""Time expressions in questions and the intervals that they mean, written by us; no data, no tests.
+
+All are asked on Wednesday, 15 May 2024, 14:30 in Berlin. An interval is "first day/day after the last", or has clock
+times. Where no year is said, only the likeliest occurrence is listed; where a date can be read in two ways, both.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+ZONE = ZoneInfo("Europe/Berlin")
+NOW = datetime(2024, 5, 15, 14, 30, tzinfo=ZONE)
+NOW_MS = int(NOW.timestamp()) * 1000
+
+FIRST = "0001-01-03"  # stands for the earliest time there is
+
+CASES: dict[str, list[str]] = {
+    # Days and their parts.
+    "What did I say yesterday?": ["2024-05-14/2024-05-15"],
+    "what did we talk about today": ["2024-05-15/2024-05-16"],
+    "What happened the day before yesterday?": ["2024-05-13/2024-05-14"],
+    "Where was I last night?": ["2024-05-14T18:00/2024-05-15T06:00"],
+    "What did I eat this morning?": ["2024-05-15T05:00/2024-05-15T12:00"],
+    "Who called this afternoon?": ["2024-05-15T12:00/2024-05-15T18:00"],
+    "What are my plans for tonight?": ["2024-05-15T18:00/2024-05-16T06:00"],
+    "What did Ann tell me yesterday evening?": ["2024-05-14T18:00/2024-05-15T00:00"],
+    "what was the plan earlier today": ["2024-05-15/2024-05-16"],
+    # Weekdays: the last one that is over, or today's.
+    "What did Joanna finish last Friday?": ["2024-05-10/2024-05-11"],
+    "Where did I go on Monday?": ["2024-05-13/2024-05-14"],
+    "who did I meet on wednesday": ["2024-05-15/2024-05-16"],
+    "Who did I meet last Wednesday?": ["2024-05-08/2024-05-09"],
+    "What did we cook on Saturday night?": ["2024-05-11T18:00/2024-05-12T06:00"],
+    "What did I do Tuesday morning?": ["2024-05-14T05:00/2024-05-14T12:00"],
+    "What have I done since Monday?": ["2024-05-13/2024-05-16"],
+    "What did I plan this past Thursday?": ["2024-05-09/2024-05-10"],
+    # Weekends.
+    "How was the weekend?": ["2024-05-11/2024-05-13"],
+    "What did John volunteer at last weekend?": ["2024-05-11/2024-05-13"],
+    "What is on this weekend?": ["2024-05-18/2024-05-20"],
+    "What did we do over the past weekend?": ["2024-05-11/2024-05-13"],
+    # The calendar's weeks, months, quarters, years.
+    "What did I learn last week?": ["2024-05-06/2024-05-13"],
+    "How many miles did I run this week?": ["2024-05-13/2024-05-20"],
+    "What did I buy last month?": ["2024-04-01/2024-05-01"],
+    "What have I spent this month?": ["2024-05-01/2024-06-01"],
+    "What did you recommend earlier this month?": ["2024-05-01/2024-05-16"],
+    "Where did we travel last year?": ["2023-01-01/2024-01-01"],
+    "Which books did I read this year?": ["2024-01-01/2025-01-01"],
+    "What was decided last quarter?": ["2024-01-01/2024-04-01"],
+    "What did I plan the previous week?": ["2024-05-06/2024-05-13"],
+    "What happened the week before last?": ["2024-04-29/2024-05-06"],
+    "Did she call at the end of last month?": ["2024-04-21/2024-05-01"],
+    "What was I doing early last year?": ["2023-01-01/2023-05-03"],
+    # Ago: a day is that day, longer units are about half a unit wide on either side.
+    "What did I say two days ago?": ["2024-05-13/2024-05-14"],
+    "What did I order 10 days ago?": ["2024-05-05/2024-05-06"],
+    "Where did we meet a week ago?": ["2024-05-05/2024-05-12"],
+    "What was wrong with the car two weeks ago?": ["2024-04-28/2024-05-05"],
+    "What did the doctor say two months ago?": ["2024-02-29/2024-03-31"],
+    "Where did Caroline move from 4 years ago?": ["2019-11-15/2020-11-14"],
+    "Where did I live a year ago?": ["2022-11-14/2023-11-14"],
+    "What did we discuss a few days ago?": ["2024-05-10/2024-05-14"],
+    "Which film did I like a couple of weeks ago?": ["2024-04-28/2024-05-05"],
+    "Which film did I like a few weeks ago?": ["2024-04-07/2024-05-05"],
+    "What did I dream several months ago?": ["2023-09-30/2024-03-02"],
+    "What did I ask an hour ago?": ["2024-05-15T13:00/2024-05-15T14:00"],
+    "What did I ask 20 minutes ago?": ["2024-05-15T14:00/2024-05-15T14:20"],
+    "Who wrote to me half a year ago?": ["2023-10-31/2023-12-01"],
+    "What did I say weeks ago?": ["2024-03-17/2024-05-05"],
+    "what was the bug 3 weeks back": ["2024-04-21/2024-04-28"],
+    # A span that ends now.
+    "What have I eaten over the past two weeks?": ["2024-05-01/2024-05-16"],
+    "How did I sleep in the last 3 days?": ["2024-05-12/2024-05-16"],
+    "How did my job hunt go over the past few months?": ["2023-12-15/2024-05-16"],
+    "What did I achieve in the past year?": ["2023-05-15/2024-05-16"],
+    "How was my mood over the last couple of months?": ["2024-03-15/2024-05-16"],
+    "What did I ask in the last 24 hours?": ["2024-05-14T14:30/2024-05-15T14:30:00.001"],
+    "Where did I travel during the previous six months?": ["2023-11-15/2024-05-16"],
+    "What did I do within the last week?": ["2024-05-08/2024-05-16"],
+    "What have I read in the past month?": ["2024-04-15/2024-05-16"],
+    # Months.
+    "When did Melanie go camping in July?": ["2023-07-01/2023-08-01"],
+    "What did I do in May?": ["2024-05-01/2024-06-01"],
+    "what did i do in may": ["2024-05-01/2024-06-01"],
+    "what did i do in march?": ["2024-03-01/2024-04-01"],
+    "Who was the new addition to Nate's family in May 2022?": ["2022-05-01/2022-06-01"],
+    "What did John attend with his colleagues in March, 2023?": ["2023-03-01/2023-04-01"],
+    "What did I buy last April?": ["2024-04-01/2024-05-01"],
+    "What did I buy last May?": ["2023-05-01/2023-06-01"],
+    "Which goals did I set this January?": ["2024-01-01/2024-02-01"],
+    "Where were we in December?": ["2023-12-01/2024-01-01"],
+    "Where were we in Sept 2021?": ["2021-09-01/2021-10-01"],
+    "What happened during October of 2022?": ["2022-10-01/2022-11-01"],
+    "Who joined in early April?": ["2024-04-01/2024-04-11"],
+    "Who joined in mid-April?": ["2024-04-11/2024-04-21"],
+    "Who joined in late April?": ["2024-04-21/2024-05-01"],
+    "Who left at the end of March 2024?": ["2024-03-22/2024-04-01"],
+    "Who left at the beginning of June?": ["2023-06-01/2023-06-11"],
+    "Was the first half of September 2022 a good month?": ["2022-09-01/2022-09-16"],
+    "Which country was Tim visiting in the second week of November?": ["2023-11-08/2023-11-15"],
+    "What does my note from 2023-05 say?": ["2023-05-01/2023-06-01"],
+    # Days of a month.
+    "What did we say on 7 May 2023?": ["2023-05-07/2023-05-08"],
+    "What did we say on May 7th?": ["2024-05-07/2024-05-08"],
+    "what did we say on may 7": ["2024-05-07/2024-05-08"],
+    "What did John ask for on 3 June, 2023?": ["2023-06-03/2023-06-04"],
+    "Where was the picture taken on December 1,2023?": ["2023-12-01/2023-12-02"],
+    "How did Joanna feel on October 25, 2022 about it?": ["2022-10-25/2022-10-26"],
+    "What did his teammates give him on Aug 15th?": ["2023-08-15/2023-08-16"],
+    "What did I do on the 4th of July?": ["2023-07-04/2023-07-05"],
+    "What did I do on the fourth of July 2022?": ["2022-07-04/2022-07-05"],
+    "Who visited on 21st Feb. 2024?": ["2024-02-21/2024-02-22"],
+    "What did I plan on the 7th?": ["2024-05-07/2024-05-08"],
+    "What did I plan on the 21st?": ["2024-04-21/2024-04-22"],
+    "What did I do on Feb 29?": ["2024-02-29/2024-03-01"],
+    "What happened on Friday, 10 May 2024?": ["2024-05-10/2024-05-11"],
+    "What happened on 2023-05-07?": ["2023-05-07/2023-05-08"],
+    "What happened on 2023/05/07?": ["2023-05-07/2023-05-08"],
+    "What happened on 25.12.2023?": ["2023-12-25/2023-12-26"],
+    "What happened on 07.05.2023?": ["2023-05-07/2023-05-08"],
+    "What happened on 7/5/2023?": ["2023-07-05/2023-07-06", "2023-05-07/2023-05-08"],
+    "What happened on 12/25/2023?": ["2023-12-25/2023-12-26"],
+    "What happened on 25/12/2023?": ["2023-12-25/2023-12-26"],
+    "What happened on 5/5/2023?": ["2023-05-05/2023-05-06"],
+    # Years and decades.
+    "What did Nate win in 2022?": ["2022-01-01/2023-01-01"],
+    "Which career highs did John reach in 2023?": ["2023-01-01/2024-01-01"],
+    "Where was I at the end of 2022?": ["2022-09-01/2023-01-01"],
+    "Which music did I like in the 1990s?": ["1990-01-01/2000-01-01"],
+    "What did I want to learn in early 2023?": ["2023-01-01/2023-05-03"],
+    # Seasons (northern) and feasts.
+    "What did John and Max do together last summer?": ["2023-06-01/2023-09-01"],
+    "Where did I ski in winter?": ["2023-12-01/2024-03-01"],
+    "Where did I ski last winter?": ["2023-12-01/2024-03-01"],
+    "What did I plant in the spring?": ["2024-03-01/2024-06-01"],
+    "What did we do in the fall of 2022?": ["2022-09-01/2022-12-01"],
+    "Who got married in summer 2021?": ["2021-06-01/2021-09-01"],
+    "What shall I do this summer?": ["2024-06-01/2024-09-01"],
+    "What did I get at Christmas?": ["2023-12-24/2023-12-27"],
+    "What did I cook for Christmas 2022?": ["2022-12-24/2022-12-27"],
+    "Who came over for Thanksgiving?": ["2023-11-23/2023-11-27"],
+    "Where did we go at Easter?": ["2024-03-29/2024-04-02"],
+    "What was I wearing on Halloween?": ["2023-10-31/2023-11-01"],
+    "What did I resolve on New Year's Eve?": ["2023-12-31/2024-01-01"],
+    "What did he give me for Valentine's Day?": ["2024-02-14/2024-02-15"],
+    "Where was I last Christmas?": ["2023-12-24/2023-12-27"],
+    # From, until, between.
+    "What has changed since June?": ["2023-06-01/2024-05-16"],
+    "What has changed since 2022?": ["2022-01-01/2024-05-16"],
+    "What has changed since last week?": ["2024-05-06/2024-05-16"],
+    "What has changed since yesterday?": ["2024-05-14/2024-05-16"],
+    "What did I own before March?": [f"{FIRST}/2024-03-01"],
+    "What did I own before 7 May 2023?": [f"{FIRST}/2023-05-07"],
+    "Where did I work prior to 2020?": [f"{FIRST}/2020-01-01"],
+    "How many tournaments has Nate won by July 10, 2022?": [f"{FIRST}/2022-07-11"],
+    "How much did I write until April 9?": [f"{FIRST}/2024-04-10"],
+    "What did I do after March 2024?": ["2024-04-01/2024-05-16"],
+    "What did I do between May and July?": ["2023-05-01/2023-08-01"],
+    "What did I do between January and March?": ["2024-01-01/2024-04-01"],
+    "Where was John between August 11 and August 15 2023?": ["2023-08-11/2023-08-16"],
+    "What did I do from November to February?": ["2023-11-01/2024-03-01"],
+    "What did I do between November 2022 and February 2023?": ["2022-11-01/2023-03-01"],
+    "What did I do from 2020 to 2022?": ["2020-01-01/2023-01-01"],
+    "What did I do from Monday to Tuesday?": ["2024-05-13/2024-05-15"],
+    "Where was I on May 5-7, 2023?": ["2023-05-05/2023-05-08"],
+    "Where was I between 5 and 7 May 2023?": ["2023-05-05/2023-05-08"],
+    "Where was I from 2023-05-07 to 2023-05-09?": ["2023-05-07/2023-05-10"],
+    "What did I say between Christmas and New Year's Eve?": ["2023-12-24/2024-01-01"],
+    # So long before or after a date.
+    "What did John do the week before August 3, 2023 with his kids?": ["2023-07-27/2023-08-03"],
+    "Which puppy did he get two weeks before August 11, 2023?": ["2023-07-25/2023-08-01"],
+    "What did she say the day after Christmas 2022?": ["2022-12-27/2022-12-28"],
+    "What was shown on the Sunday before October 25, 2022?": ["2022-10-23/2022-10-24"],
+    "What did I do three days after May 1?": ["2024-05-04/2024-05-05"],
+    "What did I say in the week of May 6?": ["2024-05-06/2024-05-13"],
+    "What did Maria do the weekend before April 10, 2023?": ["2023-04-08/2023-04-10"],
+    # Wide ones.
+    "What did Melanie paint recently?": ["2024-04-15/2024-05-16"],
+    "What have I been cooking lately?": ["2024-04-15/2024-05-16"],
+    "What did you say the other day?": ["2024-05-01/2024-05-16"],
+    "What did I just now tell you?": ["2024-05-15T13:30/2024-05-15T14:30:00.001"],
+    # Two expressions.
+    "What was Tim's issue last week, as mentioned on November 6, 2023?": [
+        "2024-05-06/2024-05-13",
+        "2023-11-06/2023-11-07",
+    ],
+    "Did I run more in March or in April?": ["2024-03-01/2024-04-01", "2024-04-01/2024-05-01"],
+}
+
+SILENT = (
+    "",
+    "May I ask you something?",
+    "You may 2 times try again",
+    "This may be wrong, may it not?",
+    "may 7 people come to the party?",
+    "We march 5 miles to the second camp",
+    "The last march for rights was long",
+    "What inspired John to join the marching event?",
+    "Which second name does he have?",
+    "In a second I will tell you",
+    "Where do I keep my second car?",
+    "The cat sat on the mat under the sun",
+    "Does Python 3.11 run on version 12.5.2 of it?",
+    "Is v2023.05.07 newer than v1.2.2023?",
+    "What is 10.0.0.1 and 192.168.2.24?",
+    "Why does 3/4 of the cake remain?",
+    "What does April like?",
+    "Does June live with August?",
+    "Where did Jan and Mark meet?",
+    "Which fall did she survive?",
+    "How does Spring Boot start?",
+    "What is a spring made of?",
+    "Do I run on Mondays?",
+    "What do I do every Friday?",
+    "When is my next appointment?",
+    "What was the last book that I read?",
+    "Who was here the last time?",
+    "How many days a week am I at home?",
+    "How long have Mel and her husband been married?",
+    "What year did John start surfing?",
+    "Is 2022 a prime number?",
+    "He ran in 2022 steps",
+    "My PIN is 1984 and my street number 2001",
+    "Call 555-2023-05 for me",
+    "I weigh 80 kg and sleep 8 hours a day",
+    "What do nurses earn in a month?",
+    "Do I like Christmas?",
+    "Which day care do we use?",
+    "What did Caroline decide before the race?",
+    "What has changed since starting boot camps?",
+    "Was hast du im Mai gemacht?",
+    "Compare fetch between Monday.com and Friday.app",
+    "the 2nd edition of the book",
+    "What did Melanie realise after the charity race?",
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def expected_ms(interval: str) -> tuple[int, int]:
+    """The two ends of an interval of the table in epoch milliseconds."""
+    first, last = (datetime.fromisoformat(end) for end in interval.split("/"))
+    zone = UTC if interval.startswith(FIRST) else ZONE
+    start = first.replace(tzinfo=zone) - EPOCH
+    end = last.replace(tzinfo=ZONE) - EPOCH
+    return round(start.total_seconds() * 1000), round(end.total_seconds() * 1000)
