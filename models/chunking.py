@@ -21,10 +21,11 @@ SHORT_TEXT_CHARACTERS_MAX = 200
 _LEAST_FILL = 0.3  # an earlier border than this share of a full chunk would leave a crumb behind
 
 # A run of marks is entered at its first only, else a long one would be tried again from each: quadratic time.
+_ENDS = ".!?\u2026\u061f\u06d4\u0964\u0965\u0589\u1362"  # Latin and its like, Arabic, Urdu, Hindi, Armenian, Amharic
 _BORDER = re.compile(
-    r"""
+    rf"""
       \n\s*+                                                             # a line or a paragraph ends
-    | (?<![.!?…])[.!?…]++ ["'\u201d\u2019)\]*_]*+ (?=\s)                 # a sentence ends before white space
+    | (?<![{_ENDS}])[{_ENDS}]++ ["'\u201d\u2019)\]*_]*+ (?=\s)           # a sentence ends before white space
     | [\u3002\uff01\uff1f]++ ["'\u201d\u2019\u300d\u300f\uff09]*+        # or, in Chinese and Japanese, without
     """,
     re.VERBOSE,

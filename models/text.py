@@ -13,10 +13,12 @@ import unicodedata
 
 from models.memory import Role
 from models.rendering import CLOSING_SENTENCE, CONTEXT_CLOSE, CONTEXT_OPEN, CONTINUATION, ENTRY_OPEN
+from models.words import PICTOGRAPHS, WORD_CHARACTERS
 
 REPLACEMENT_CHARACTER = "\ufffd"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*+")
+_CARRYING = re.compile(rf"[{WORD_CHARACTERS}{PICTOGRAPHS}]+")
 _APOSTROPHES = str.maketrans({"\u2019": "'", "`": "'"})
 
 _SMALL_TALK_CHARACTERS_MAX = 60
@@ -87,11 +89,11 @@ def is_small_talk(text: str) -> bool:
 def normalised(text: str) -> str:
     """The words of a text without case, punctuation and spacing: equal for near-duplicates, for nothing else.
 
-    A text without words (emoji, a formula of signs) keeps its characters, so that such texts do not all
-    become equal.
+    Vowel signs and pictographs count: without them two Hindi words, or "I feel" with a smile and with a tear, would be
+    one. A text without either (a formula of signs) keeps its characters, so that such texts do not all become equal.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"\w+", folded)) or "".join(folded.split())
+    return " ".join(_CARRYING.findall(folded)) or "".join(folded.split())
 
 
 def content_hash(text: str) -> bytes:

@@ -19,6 +19,7 @@ import msgspec
 
 from models.time_expressions import periods
 from models.time_periods import (
+    AMBIGUOUS_WEIGHT,
     COUNTS,
     OPEN_WEIGHT,
     ROUNDED_WEIGHT,
@@ -52,8 +53,8 @@ class TimeInterval(msgspec.Struct, frozen=True):
         end_ms: epoch milliseconds, the first that no longer does.
         weight: 0 < weight <= 1: how surely and how sharply the expression means this. 1.0 for "yesterday", "7 May
             2023", "in 2022" and the latest of several Mays; half of it for each May before; 0.8 for "two weeks ago",
-            which people round; 0.5 for each reading of 7/5/2023, for what is open on a side, and for a vague count;
-            0.3 for "recently".
+            which people round; 0.5 for each reading of 7/5/2023, for the date in "the week before 3 August", for what
+            is open on a side, and for a vague count; 0.3 for "recently".
         first: offset in the question of the expression's first character. Readings of one expression share both.
         last: offset behind its last character.
     """
@@ -207,8 +208,10 @@ def _range(left: Period, right: Period) -> Period:
 
 def _applied(period: Period, clock: Clock) -> Period:
     """A period with what the words before it make of it: "two weeks before", "since"."""
+    other = None
     if period.offset:
         span, weight = _offset(period.span, *period.offset)
+        other = period.span  # "the week before 3 August" is often told on that very day
     elif period.word in _OPEN:
         (start, end), weight = period.span, OPEN_WEIGHT
         span = {
@@ -220,7 +223,7 @@ def _applied(period: Period, clock: Clock) -> Period:
         }.get(period.word, (_EARLIEST, end))
     else:
         return period
-    return Period(span, weight, first=period.first, last=period.last)
+    return Period(span, weight, other=other, first=period.first, last=period.last)
 
 
 def _offset(span: Span, count: str, unit: str, side: str) -> tuple[Span, float]:
@@ -243,7 +246,7 @@ def _readings(period: Period) -> Iterator[tuple[Span, float]]:
     """The spans that a period may mean, likeliest first, with their weights."""
     yield period.span, period.weight
     if period.other:
-        yield period.other, period.weight
+        yield period.other, AMBIGUOUS_WEIGHT
     if period.of_year is None:
         return
     weight, found = period.weight, 1

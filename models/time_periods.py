@@ -95,7 +95,7 @@ class Period(msgspec.Struct):
         span: from, up to but without.
         of_year: its span in a year, where none is said; `span` is that of `year`, the likeliest.
         leads: words, one of which has to stand before it; None where it counts by itself.
-        other: another span that may be meant as well.
+        other: another span that may be meant as well, with `AMBIGUOUS_WEIGHT`.
         first, last, word, offset: where it stands and what stands before it, filled in by the caller.
     """
 

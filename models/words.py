@@ -87,7 +87,7 @@ _FUNCTION_WORDS = {
 _ENGLISH_WORDS = (STOP_WORDS | {"i", "my", "me", "you", "your", "we", "our", "not", "or"}) - set("stdm")
 _ALSO_ENGLISH_TEXT = """
     a am an as at die den do had hat he her i in is it man me no of on or over per so son sin ton to van war was we will
-    dan ada mine din fur men you si come ten pet care for my hem best hun
+    dan ada mine din fur men you come ten pet care for my hem best hun
 """
 _ALSO_ENGLISH = frozenset(_ALSO_ENGLISH_TEXT.split())
 _TELLING_OF = {language: words - _ENGLISH_WORDS - _ALSO_ENGLISH for language, words in _FUNCTION_WORDS.items()}
@@ -107,6 +107,7 @@ _HEBREW_PREFIXES = (
     "\u05d5\u05d4\u05d1\u05dc\u05db\u05de\u05e9"  # and, the, in, to, as, from, that: written onto the word
 )
 _HEBREW_STEM_MIN = 3
+_ARABIC_AND_THE = ("\u0648\u0627\u0644", "\u0641\u0627\u0644")  # the stemmer takes "and" and "the" off, but not both
 
 _STOP_WORDS_OF_SCRIPTS_TEXT = """
     и в во на с со к у о об от до из за по для не но а что кто где когда как какой какая какие какое чей это этот эта
@@ -124,7 +125,7 @@ _SOUTH_EAST_ASIAN = "\u0e01-\u0e4e\u0e80-\u0ece\u1000-\u103f\u1050-\u109f\u1780-
 # Vowel signs and accents within words; \w lacks some of them.
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0dff"
 _UNSPACED = _SYLLABIC + _KANA + _SOUTH_EAST_ASIAN
-_EMOJI = (
+PICTOGRAPHS = (
     "\u231a-\u23fa\u2600-\u263f\u2641\u2643-\u27bf\u2b50-\u2b55\U0001f000-\U0001f1e5\U0001f200-\U0001f3fa"
     "\U0001f400-\U0001faff"
 )  # without the signs of skin and sex, which only join others
@@ -141,11 +142,22 @@ _TOKEN = re.compile(
     | [A-Za-z]++(?![\w{_MARKS}]|[.@'\u2019]\w|[+\#])
     | [A-Za-z](?:\+\+|\#)(?![\w+\#])
     | (?:(?![{_UNSPACED}])(?:\w|[{_MARKS}]|[.@'\u2019](?=\w)))++
-    | [{_EMOJI}]
+    | [{PICTOGRAPHS}]
     | [\U0001f1e6-\U0001f1ff]{{2}}
     """,
     re.VERBOSE,
 )
+_TOKEN_ASCII = re.compile(
+    r"""
+      \d{1,3}(?:,\d{3}(?!\d))++
+    | [A-Za-z]++(?![\w+\#]|[.@']\w)
+    | [A-Za-z](?:\+\+|\#)(?![\w+\#])
+    | (?:\w|[.@'](?=\w))++
+    """,
+    re.VERBOSE | re.ASCII,
+)
+"""The same, faster, for a text that has nothing else."""
+
 _PAIRS = re.compile(f"[{_UNSPACED}]")
 _PART = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
 _SINGLE = re.compile(f"[{_SYLLABIC}]")
@@ -169,11 +181,12 @@ def terms(text: str) -> list[str]:
     spaces give pairs of neighbouring characters; ideographs and Hangul also give single ones, which are often whole
     words. A pictograph is a term.
     """
-    tokens = _TOKEN.findall(_folded(text))
+    tokens = _TOKEN_ASCII.findall(text) if text.isascii() else _TOKEN.findall(_folded(text))
     if not _TELLING.isdisjoint(tokens):
         languages = _languages(tokens)
         if languages:
-            return _terms_in(text, languages)
+            tokens = _TOKEN.findall(unicodedata.normalize("NFKC", text))
+            return [term for token in tokens for term in _known_in[token, languages]]
     found: list[str] = []
     for token in tokens:
         found += _known[token]
@@ -195,32 +208,45 @@ class _Known(dict[str, tuple[str, ...]]):
 _known = _Known()  # shared by threads: each step on it is one of the interpreter's
 
 
-def _languages(tokens: list[str]) -> list[str]:
-    """The languages whose function words a text has most of, if it has more of them than of the English ones."""
+class _KnownIn(dict[tuple[str, tuple[str, ...]], tuple[str, ...]]):
+    """The same of tokens, accents kept, in texts of some languages."""
+
+    def __missing__(self, key: tuple[str, tuple[str, ...]]) -> tuple[str, ...]:
+        token, languages = key
+        stems = tuple(_stems_in(_unstemmed(token), languages))
+        if len(token) <= TERM_CHARACTERS_MAX:
+            if len(self) >= TOKENS_KNOWN_MAX:
+                self.clear()
+            self[key] = stems
+        return stems
+
+
+_known_in = _KnownIn()
+
+
+def _languages(tokens: list[str]) -> tuple[str, ...]:
+    """The languages whose function words a text has most of, if it has more of them than of the English ones. Those
+    that English has too only decide between languages."""
     words = {token.lower() for token in tokens}
     english = words & _ENGLISH_WORDS
     counts = {
-        language: len(words & telling) - len(english - _FUNCTION_WORDS[language])
-        for language, telling in _TELLING_OF.items()
+        language: (len(words & _TELLING_OF[language]) - len(english - known), len(words & known))
+        for language, known in _FUNCTION_WORDS.items()
     }
     most = max(counts.values())
-    return [language for language, count in counts.items() if count == most > 0][:_LANGUAGES_MAX]
+    return tuple(language for language, count in counts.items() if count == most and most[0] > 0)[:_LANGUAGES_MAX]
 
 
-def _terms_in(text: str, languages: list[str]) -> list[str]:
-    """The terms of a text that is in one of a few languages: those of any text, without the function words, and the
-    stems in these languages, for which the accents count."""
-    found: list[str] = []
-    for token in _TOKEN.findall(unicodedata.normalize("NFKC", text)):
-        for word in _unstemmed(token):
-            folded = _folded(word)
-            if any(folded in _FUNCTION_WORDS[language] for language in languages):
-                continue
+def _stems_in(words: Iterable[str], languages: tuple[str, ...]) -> Iterator[str]:
+    """The stems of words of a text in one of a few languages, without its function words: those that they have in any
+    text, and those of these languages, for which the accents count."""
+    for word in words:
+        folded = _folded(word)
+        if not any(folded in _FUNCTION_WORDS[language] for language in languages):
             stems = _stems([folded])
             if word.isalpha():
                 stems += [_folded(_stemmer(language).stemWord(word)) for language in languages]
-            found += dict.fromkeys(filter(None, stems))
-    return found
+            yield from dict.fromkeys(stem[:TERM_CHARACTERS_MAX] for stem in stems if stem)
 
 
 def _unstemmed(token: str) -> Iterable[str]:
@@ -246,6 +272,8 @@ def _stems(words: Iterable[str]) -> list[str]:
             for least, most, name in _STEMMERS:
                 if least <= first <= most:
                     found[-1] = _stemmer(name).stemWord(word) or word
+            if word.startswith(_ARABIC_AND_THE):
+                found.append(_stemmer("arabic").stemWord(word[1:]))
             if first in _HEBREW_PREFIXES and len(word) > _HEBREW_STEM_MIN:
                 found.append(word[1:])
     return found

@@ -78,6 +78,11 @@ def with_model(raw: bytes, members: dict[str, bytes], model: str) -> bytes:
     return raw if sent == members else join_object(sent)
 
 
+def with_resource_name(raw: bytes, model: str, sent: str) -> bytes:
+    """A Gemini body whose requests name their model as `models/NAME`, with the provider's name for it."""
+    return raw.replace(encode_string(f"models/{model}"), encode_string(f"models/{sent}"))
+
+
 # --- uploads ---
 
 

@@ -7,6 +7,7 @@ is the route's to say. Memory never breaks the chat (promise 4).
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -16,7 +17,7 @@ import trio
 from quart import Response, g, request
 from quart.wrappers.response import ResponseBody
 
-from models.errors import MemoryRouterError, Overloaded, UpstreamError
+from models.errors import InvalidRequest, MemoryRouterError, Overloaded, UpstreamError
 from models.ids import VaultRef
 from models.memory import LOCAL_RECALL_MODEL
 from router.chat_memory import ChatMemory
@@ -161,20 +162,42 @@ class Proxy:
         return stream_response(relay, status=reply.status, headers=[*reply.headers, *memory.headers(), *facts])
 
     async def _call_in_turn(self, exchange: _Exchange, plans: Sequence[Plan]) -> _Answered:
-        """The first usable answer: each plan is tried only when the one before has failed, and the last one counts."""
-        for plan in plans[:-1]:
-            try:
-                answered = await self._call(exchange, plan, refused=FALLBACK_STATUSES)
-            except (UpstreamError, Overloaded):
-                continue
-            if answered is not None:
-                return answered
-        answered = await self._call(exchange, plans[-1], refused=frozenset())
-        assert answered is not None, "nothing is refused of the last"
-        return answered
+        """The first usable answer, open until the request is over. A plan is tried when the one before has failed; of
+        the last that can be tried any answer counts."""
+        waiting = deque(plans)
+        plan = waiting.popleft()
+        adapted = await self._adapt(exchange, plan)
+        while True:
+            async with AsyncExitStack() as closing:
+                try:
+                    reply = await closing.enter_async_context(
+                        self._parts.upstream.stream(
+                            plan.route.provider, plan.call.path, headers=plan.headers, body=adapted.body
+                        )
+                    )
+                except (UpstreamError, Overloaded):
+                    following = await self._next(exchange, waiting)
+                    if following is None:
+                        raise
+                else:
+                    failed = reply.status in FALLBACK_STATUSES
+                    following = await self._next(exchange, waiting) if failed else None
+                    if following is None:
+                        exits().push_async_callback(closing.pop_all().aclose)
+                        return _Answered(reply, plan, adapted)
+                plan, adapted = following
 
-    async def _call(self, exchange: _Exchange, plan: Plan, *, refused: frozenset[int]) -> _Answered | None:
-        """One call, open until the request is over; None, and closed at once, if its status is a refused one."""
+    async def _next(self, exchange: _Exchange, waiting: deque[Plan]) -> tuple[Plan, Adapted] | None:
+        """The next plan in whose format the request can be said."""
+        while waiting:
+            plan = waiting.popleft()
+            try:
+                return plan, await self._adapt(exchange, plan)
+            except InvalidRequest:
+                continue
+        return None
+
+    async def _adapt(self, exchange: _Exchange, plan: Plan) -> Adapted:
         encode = partial(
             exchange.chat.encode,
             model=plan.route.model,
@@ -182,17 +205,7 @@ class Proxy:
             injection=exchange.options.injection,
         )
         body = await offload(self._parts, exchange.body_bytes, encode)
-        adapted = await offload(self._parts, len(body), adapt, body, plan, now_s=self._parts.now_ms() // 1000)
-        upstream = self._parts.upstream
-        async with AsyncExitStack() as closing:
-            reply = await closing.enter_async_context(
-                upstream.stream(plan.route.provider, plan.call.path, headers=plan.headers, body=adapted.body)
-            )
-            if reply.status in refused:
-                return None
-            exits().push_async_callback(closing.pop_all().aclose)
-            return _Answered(reply, plan, adapted)
-        raise AssertionError("an exit stack swallows nothing")
+        return await offload(self._parts, len(body), adapt, body, plan, now_s=self._parts.now_ms() // 1000)
 
     async def _whole(self, exchange: _Exchange, answered: _Answered, facts: HeaderList) -> Response:
         """A reply in one piece: a completion, an error, or something that only the client understands."""

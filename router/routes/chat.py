@@ -15,8 +15,10 @@ from router.providers.openai_chat import OPENAI_CHAT
 from router.providers.openai_responses import OPENAI_RESPONSES
 from router.providers.routing import Route
 from router.proxying import Proxy
+from router.routes.passthrough import Passthrough
 
 GENERATE, STREAM = "generateContent", "streamGenerateContent"
+WITHOUT_MEMORY = ("countTokens", "embedContent", "batchEmbedContents")
 
 
 def chat_routes(components: Components) -> Blueprint:
@@ -38,6 +40,7 @@ class _ChatApi:
 
     def __init__(self, components: Components) -> None:
         self._proxy = Proxy(components)
+        self._passthrough = Passthrough(components)
         self._local = LocalAnswers(components.now_ms)
 
     async def completions(self) -> Response:
@@ -53,12 +56,13 @@ class _ChatApi:
         return await self._proxy.serve(ANTHROPIC_MESSAGES, Route.messages_call, local=self._local.messages)
 
     async def gemini(self, version: str, target: str) -> Response:
-        """`MODEL:generateContent` and `MODEL:streamGenerateContent`."""
+        """`MODEL:generateContent`, `MODEL:streamGenerateContent`, and what a model has that needs no memory."""
         model, _, method = target.rpartition(":")
+        if model and method in WITHOUT_MEMORY:
+            return await self._passthrough.gemini(version, model, method)
         if not model or method not in (GENERATE, STREAM):
-            raise NotFound(
-                f"There is no {request.method} {request.path[:200]}.", hint=f"Methods: {GENERATE}, {STREAM}."
-            )
+            known = ", ".join((GENERATE, STREAM, *WITHOUT_MEMORY))
+            raise NotFound(f"There is no {request.method} {request.path[:200]}.", hint=f"Methods: {known}.")
         sse = method == STREAM and request.args.get("alt") == "sse"
         wire_format = GeminiFormat(model=model, stream=method == STREAM, sse=sse)
         call_of = partial(Route.gemini_call, version=version, method=method, sse=sse)

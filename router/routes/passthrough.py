@@ -23,9 +23,11 @@ from router.passing_through import (
     pace_of,
     routed_name,
     with_model,
+    with_resource_name,
 )
 from router.plans import Plan, Planner
 from router.providers.request_parts import read_model, read_object
+from router.providers.routing import Route
 from router.requests import offload, read_body, read_caller
 from router.streaming import exits
 from router.upstream import UpstreamResponse
@@ -34,13 +36,13 @@ from router.upstream import UpstreamResponse
 def passthrough_routes(components: Components) -> Blueprint:
     """The blueprint of the routes without memory."""
     routes = Blueprint("passthrough", __name__)
-    api = _PassthroughApi(components)
+    api = Passthrough(components)
     for path in PATHS:
         routes.post(path, endpoint=path.removeprefix("/v1/").replace("/", "_"))(partial(api.pass_through, path))
     return routes
 
 
-class _PassthroughApi:
+class Passthrough:
     """The handlers, over the components."""
 
     def __init__(self, components: Components) -> None:
@@ -57,6 +59,20 @@ class _PassthroughApi:
             plan, reply = await self._send_json(path, caller)
         else:
             plan, reply = await self._send_form(path, caller, boundary)
+        return await self._answer(plan, reply, began_s)
+
+    async def gemini(self, version: str, model: str, method: str) -> Response:
+        """One request to a method of a Gemini model that makes no text: counting and embedding."""
+        began_s = time.perf_counter()
+        caller = await read_caller(self._parts)
+        g.response_headers = {"X-Memory-Status": "off"}
+        raw = await read_body(self._parts)
+        call = partial(Route.gemini_call, version=version, method=method, sse=False)
+        plan = self._planner.plan(model, caller.provider_key, call, list(request.headers.items()))
+        body = with_resource_name(raw, model, plan.route.model)
+        return await self._answer(plan, await self._call(plan, body, None), began_s)
+
+    async def _answer(self, plan: Plan, reply: UpstreamResponse, began_s: float) -> Response:
         facts = [
             ("X-Memory-Status", "off"),
             ("X-Provider-Detected", plan.route.provider),

@@ -105,7 +105,6 @@ async def test_openclaw_relays_its_model_traffic(tmp_path: Path, api: str, store
             assert not [name for name in call.recorded.headers if name.startswith("x-memory")]
         found = await stored(pair.server)
         assert (("user", QUESTION) in found) is stores
-        print("FOUND", stores, found)
 
 
 async def test_openclaw_manages_the_vault(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from router.openapi_errors import ErrorFormat
 from router.openapi_operations import OPERATIONS, Operation
 from router.openapi_options import BODY_OPTIONS
 from router.providers.request_parts import OPTION_FIELDS
+from router.routes.chat import GENERATE, STREAM
 from tests.contract.described import BODY_BYTES_MAX, MODELS, open_described
 from tests.running import Client, user
 
@@ -102,6 +103,8 @@ def test_every_route_is_in_the_document_and_no_other() -> None:
         led_to.add((rule.rule, operation.method.upper()))
 
     assert led_to == routes
+    gemini = {f"/{version}/models/{{model}}:{call}" for version in ("v1", "v1beta") for call in (GENERATE, STREAM)}
+    assert gemini <= {operation.path for operation in OPERATIONS}  # one route serves both calls
 
 
 def test_operations_are_unique_and_their_references_lead_somewhere() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import trio
 
+from tests.contract.dialects import TRANSLATED, WITH_TRANSLATED, beginning, streaming
 from tests.contract.test_lifecycle import wait_refused
-from tests.contract.test_wire_table import TRANSLATED, WITH_TRANSLATED, beginning, streaming
 from tests.fakes.provider import FakeProvider, Script, gated, open_fake_provider
 from tests.patience import PATIENCE_S
 from tests.router.test_wire_formats import QUESTION, REPLY, Dialect, script

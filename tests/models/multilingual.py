@@ -3,16 +3,22 @@
 Words come back in another form than they were said in (case, number, tense, accents left out, particles glued on).
 """
 
-# ruff: noqa: RUF001, RUF003 - letters of other scripts are meant
+# ruff: noqa: RUF001 - letters of other scripts are meant
 
 from __future__ import annotations
 
 FACTS: dict[str, tuple[tuple[str, str], ...]] = {
     "German": (
         ("Meine Schwester hat zwei Häuser am See gekauft.", "Wer hat ein Haus am See?"),
-        ("Ich bin gegen Erdnüsse allergisch und trage immer eine Spritze bei mir.", "Gegen welche Nuss habe ich Allergien, Erdnuss?"),
+        (
+            "Ich bin gegen Erdnüsse allergisch und trage immer eine Spritze bei mir.",
+            "Gegen welche Nuss habe ich Allergien, Erdnuss?",
+        ),
         ("Unser Hund Balu frisst am liebsten gekochte Möhren.", "Was fressen unsere Hunde am liebsten?"),
-        ("Im Sommer fahren wir mit den Fahrrädern durch die Lüneburger Heide.", "Wo waren wir mit dem Fahrrad in der Heide?"),
+        (
+            "Im Sommer fahren wir mit den Fahrrädern durch die Lüneburger Heide.",
+            "Wo waren wir mit dem Fahrrad in der Heide?",
+        ),
         ("Der Zahnarzt hat mir zwei Füllungen gemacht.", "Welcher Zahnarzt machte meine Füllung?"),
         ("Für die Prüfung in Straßenbau lerne ich jeden Abend.", "Wann lerne ich fur die Prufungen im Strassenbau?"),
     ),
@@ -142,7 +148,10 @@ FACTS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "Code": (
         ("The function parse_http_header in request_parser.py drops duplicates.", "What does parse_http_header drop?"),
-        ("We renamed getUserProfile to fetchAccountDetails last sprint.", "what happened to the user profile getter, fetch account details?"),
+        (
+            "We renamed getUserProfile to fetchAccountDetails last sprint.",
+            "what happened to the user profile getter, fetch account details?",
+        ),
         ("The service is written in C++ and its bindings in Rust.", "Which service uses C++?"),
         ("Our billing tool is a C# program.", "Which program is in C#?"),
         ("Error E1042 came from HTTPServerError in the gateway.", "What raised e1042, an http server error?"),

@@ -86,6 +86,13 @@ def test_cuts_fall_on_chinese_sentence_borders() -> None:
     assert all(chunk.endswith("。") for chunk in chunks("今天天气很好我去公园散步。" * 40))
 
 
+@pytest.mark.parametrize("end", ["\u061f", "\u06d4", "\u0964", "\u0589"])
+def test_cuts_fall_on_sentence_borders_of_other_scripts(end: str) -> None:
+    words = "\u0905\u0915 " * 13
+    sentence = f"\u0905 {words}\u0905{end}"
+    assert chunks(" ".join([sentence] * 3)) == [sentence] * 3
+
+
 def test_a_sentence_that_is_too_long_is_cut_between_words() -> None:
     text = "word " * 200
     assert {word for chunk in chunks(text) for word in chunk.split()} == {"word"}

@@ -127,6 +127,11 @@ def test_different_texts_differ_when_normalised() -> None:
     assert len({normalised(text) for text in ("a b", "ab", "😀", "👍", "x 1", "x 2")}) == 6
 
 
+@pytest.mark.parametrize(("one", "other"), [("वह गया", "वह गयी"), ("กิน", "กัน"), ("I feel 😀", "I feel 😢")])
+def test_vowel_signs_and_pictographs_tell_texts_apart(one: str, other: str) -> None:
+    assert normalised(one) != normalised(other)
+
+
 def test_the_hash_is_of_the_exact_text() -> None:
     assert content_hash("a") == content_hash("a") != content_hash("A")
     assert len(content_hash("\ud800")) == 16

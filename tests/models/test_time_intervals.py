@@ -74,6 +74,13 @@ def test_weight_says_how_sharp_an_expression_is(question: str, weight: float) ->
     assert asked(question)[0].weight == weight
 
 
+def test_what_was_before_a_date_may_have_been_told_on_it() -> None:
+    before, told = asked("What did John do the week before August 3, 2023?")
+
+    assert (before.weight, told.weight) == (1.0, 0.5)
+    assert before.end_ms == told.start_ms
+
+
 @pytest.mark.parametrize(("day", "hours"), [("2024-03-31", 23), ("2024-10-27", 25)])
 def test_a_day_on_which_clocks_change_has_its_own_length(day: str, hours: int) -> None:
     (interval,) = asked(f"on {day}")

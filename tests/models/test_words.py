@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.lexicon import Lexicon
 from models import words
 from models.words import TERM_CHARACTERS_MAX, terms
+from tests.models.multilingual import FACTS
+
+FUNCTION_WORD_TERMS = {
+    stem for known in words._FUNCTION_WORDS.values() for word in known for stem in words._stems([word])
+}
 
 
 @pytest.mark.parametrize(
@@ -30,8 +36,16 @@ from models.words import TERM_CHARACTERS_MAX, terms
         ("Café naïve Straße", ["cafe", "naiv", "strass"]),
         ("ＡＢＣ", ["abc"]),
         ("Привет", ["привет"]),
-        ("नमस्ते", ["नमस्ते"]),
-        ("😀 !", []),
+        ("नमस्ते", ["नमस्त"]),
+        ("😀 !", ["😀"]),
+        ("👩🏽‍🚀 🇯🇵", ["👩", "🚀", "🇯🇵"]),
+        ("HTTPServerError in C++", ["http", "server", "error", "httpservererror", "c++", "c"]),
+        ("Sind das Häuser?", ["hauser", "haus"]),
+        ("Häuser", ["hauser"]),
+        ("синий ёж", ["син", "еж"]),
+        ("הכלב", ["הכלב", "כלב"]),
+        ("والكِتَاب", ["والكتاب", "كتاب"]),
+        ("بالكتاب", ["كتاب"]),
     ],
 )
 def test_terms_of(text: str, expected: list[str]) -> None:
@@ -73,6 +87,49 @@ def test_terms_of_words_are_the_terms_of_each(words: list[str]) -> None:
 @given(st.text(alphabet="abcXYZ0129 .,'@_-"))
 def test_case_of_plain_words_does_not_matter(text: str) -> None:
     assert terms(text.lower()) == terms(text.lower().upper().lower())
+
+
+def test_a_guess_at_the_language_only_adds_terms() -> None:
+    """What is found without a guess is found with it, but for function words."""
+    for fact, question in (pair for pairs in FACTS.values() for pair in pairs):
+        for text in (fact, question):
+            tokens = words._TOKEN.findall(words._folded(text))
+            without_a_guess = {term for token in tokens for term in words._known[token]}
+            assert without_a_guess - set(terms(text)) <= FUNCTION_WORD_TERMS
+
+
+@pytest.mark.parametrize("language", FACTS)
+def test_a_question_finds_its_fact_among_those_of_all_languages(language: str) -> None:
+    """By words alone, in a vault where people speak more than twenty languages."""
+    facts = [fact for pairs in FACTS.values() for fact, _ in pairs]
+    lexicon = Lexicon()
+    for fact in facts:
+        lexicon.add(terms(fact))
+    for fact, question in FACTS[language]:
+        scores = lexicon.scores(terms(question))
+        own = float(scores[facts.index(fact)])
+        assert own > 0, question
+        assert int((scores > own).sum()) < 3, question
+
+
+@pytest.mark.parametrize(
+    ("text", "languages"),
+    [
+        ("What did I say about the cafe de Flore?", ()),
+        ("Take care! Talk soon, amigo.", ()),
+        ("Und wo wohnt sie jetzt?", ("german",)),
+        ("¿Dónde está la estación?", ("spanish",)),
+        ("Où est la gare ?", ("french",)),
+        ("def de_la(x): return x", ()),
+    ],
+)
+def test_the_language_of_a_text_shows_in_its_function_words(text: str, languages: tuple[str, ...]) -> None:
+    assert words._languages(words._TOKEN.findall(words._folded(text))) == languages
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=127)))
+def test_plain_text_has_the_same_tokens_the_fast_way(text: str) -> None:
+    assert words._TOKEN_ASCII.findall(text) == words._TOKEN.findall(text)
 
 
 def test_threads_do_not_share_a_stemmer() -> None:

@@ -17,7 +17,7 @@ import trio
 from models.provider_settings import ProviderSettings, Secret
 from models.settings import ServerSettings
 from router.passing_through import PATHS
-from tests.fakes.provider import DONE, Script, stream_script
+from tests.fakes.provider import DONE, Script, open_fake_provider, stream_script
 from tests.patience import PATIENCE_S, wait_until
 from tests.router.proxied import open_both
 from tests.running import Client, object_of, open_server, settings_for
@@ -285,3 +285,18 @@ async def test_a_client_that_leaves_during_the_reply_ends_the_call(tmp_path: Pat
 
         with trio.fail_after(PATIENCE_S):
             await provider.disconnected.wait()
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+async def test_a_refusal_comes_back_as_it_is_but_for_the_providers_key(tmp_path: Path, path: str) -> None:
+    """Some quote the key that they were sent, which may be the operator's."""
+    body = b'{"error": {"message": "Wrong API key: sk-of-the-operator.", "x": [1e2, null]}}'
+    async with open_fake_provider() as provider:
+        settings = settings_for(provider.settings(api_key="sk-of-the-operator"))
+        async with open_server(tmp_path / "data", settings) as server:
+            provider.enqueue(Script(status=401, body=body, headers=[("content-type", "application/json")]))
+            answer = await server.post(path, {"model": "openai/m"})
+
+    assert (answer.status_code, answer.content) == (401, body.replace(b"sk-of-the-operator", b"*" * 18))
+    assert answer.headers["content-length"] == str(len(body))
+    assert answer.headers["content-type"] == "application/json"

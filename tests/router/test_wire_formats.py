@@ -370,3 +370,22 @@ async def test_tokens_are_counted_by_the_provider_without_memory(tmp_path: Path)
     (sent,) = provider.requests
     assert (sent.path, sent.headers["x-api-key"]) == ("/v1/messages/count_tokens", "sk-fake")
     assert msgspec.json.decode(sent.body) == {"model": "m", "messages": [user(QUESTION)]}
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+async def test_gemini_counts_and_embeds_without_memory(tmp_path: Path, version: str) -> None:
+    """Under the provider's name for the model, also where the body repeats it."""
+    part = {"parts": [{"text": QUESTION}]}
+    bodies = {
+        "countTokens": {"contents": [part]},
+        "batchEmbedContents": {"requests": [{"model": "models/fake/m", "content": part}]},
+    }
+    async with open_pair(tmp_path, "google") as (server, provider):
+        for method, body in bodies.items():
+            provider.enqueue(Script(body=b'{"x": 1}', headers=[("content-type", "application/json")]))
+            answer = await server.post(f"/{version}/models/fake/m:{method}", body)
+            assert (answer.status_code, answer.content) == (200, b'{"x": 1}')
+            assert answer.headers["x-memory-status"] == "off"
+        assert await server.contents("Hello there dog called") == set()
+    assert [request.path for request in provider.requests] == [f"/{version}/models/m:{method}" for method in bodies]
+    assert b'"model":"models/m"' in provider.requests[1].body
