@@ -7,24 +7,30 @@ number. Positions and numbers are never reused; deleted ones are marked. Must ne
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.ranking import VaultArrays
+from actors.columns import Column, items
+from actors.holdings import Holding
+from actors.ranking_inputs import VaultArrays
 from actors.segmented_index import chunks_of, labels_of
 from actors.segments import Labels
 from models.memory import Memory
 from models.messages import Scope
 from models.text import content_hash, normalised
+from models.traits import speaker_of, traits_of
 
 NOBODY = -1
 """Stands in `previous` and `following` where a session begins or ends."""
 
-_FIRST_CAPACITY = 16
+SPEAKERS_MAX = 4_096
+"""Names before a colon that are told apart; a vault with more has tables or logs in it, not speakers."""
+
+_SHOWN = 128  # beside the traits, and below the number of the speaker: the text has been looked at
+_SHOWN_BITS = 8
 
 
 def text_digest(content: str) -> bytes:
@@ -51,40 +57,13 @@ class CatalogueCopy(msgspec.Struct, frozen=True, eq=False):
 
     def living(self) -> tuple[list[Memory], list[bytes]]:
         """The memories in the order of storing, and each one's `text_digest`. May run in a thread."""
-        pairs = zip(self.memories, self.text_numbers.tolist(), strict=True)
-        living = [(memory, self.text_digests[number]) for memory, number in pairs if memory is not None]
-        return [memory for memory, _ in living], [digest for _, digest in living]
+        pairs = zip(self.memories, items(self.text_numbers), strict=True)
+        digests = [self.text_digests[number] for memory, number in pairs if memory is not None]
+        return [memory for memory in self.memories if memory is not None], digests
 
 
-class _Column:
-    """A numpy array that grows by doubling."""
-
-    __slots__ = ("_array", "_length")
-
-    def __init__(self, dtype: type) -> None:
-        self._array: NDArray[Any] = np.zeros(_FIRST_CAPACITY, dtype=dtype)
-        self._length = 0
-
-    @classmethod
-    def of(cls, values: Any, dtype: type) -> _Column:
-        column = cls(dtype)
-        column._length = len(values)
-        column._array = np.zeros(max(len(values), _FIRST_CAPACITY), dtype)
-        column._array[: len(values)] = values
-        return column
-
-    def append(self, value: int) -> None:
-        if self._length == len(self._array):
-            self._array = np.concatenate([self._array, np.zeros_like(self._array)])
-        self._array[self._length] = value
-        self._length += 1
-
-    def __setitem__(self, position: int, value: int) -> None:
-        self._array[position] = value
-
-    @property
-    def view(self) -> NDArray[Any]:
-        return self._array[: self._length]
+def _carrying(memory: Memory | None) -> Memory | None:
+    return None if memory is None or memory.small_talk or not memory.spans else memory
 
 
 class _Session:
@@ -117,18 +96,20 @@ class Catalogue:
         self._numbers_given = 1
         self._chunks = 0
         self._tokens = 0
-        self._chunk_memory = _Column(np.int32)
-        self._first_chunk = _Column(np.int32)
-        self._session = _Column(np.int32)
-        self._previous = _Column(np.int32)
-        self._following = _Column(np.int32)
-        self._characters = _Column(np.int32)
-        self._text_number = _Column(np.int32)
+        self._chunk_memory = Column(np.int32)
+        self._first_chunk = Column(np.int32)
+        self._session = Column(np.int32)
+        self._previous = Column(np.int32)
+        self._following = Column(np.int32)
+        self._characters = Column(np.int32)
+        self._text_number = Column(np.int32)
         self._text_numbers: dict[bytes, int] = {}  # by digest of the normalised text
-        self._small_talk = _Column(np.bool_)
-        self._alive = _Column(np.bool_)
-        self._timestamp_ms = _Column(np.int64)
-        self._seq = _Column(np.int64)
+        self._small_talk = Column(np.bool_)
+        self._alive = Column(np.bool_)
+        self._timestamp_ms = Column(np.int64)
+        self._seq = Column(np.int64)
+        self._shown = Column(np.int32)  # 0 until ranking asks: most memories are never looked at
+        self._speakers: dict[str, int] = {"": 0}
 
     def add(self, memory: Memory) -> None:
         """Give a memory its position and its chunks their numbers."""
@@ -146,6 +127,7 @@ class Catalogue:
         self._small_talk.append(memory.small_talk)
         self._alive.append(1)
         self._seq.append(memory.seq)
+        self._shown.append(0)
         self._timestamp_ms.append(memory.timestamp_ms)
         before, after = session.beside(memory.timestamp_ms, position)
         self._previous.append(before)
@@ -156,31 +138,37 @@ class Catalogue:
         self._count(session, memory, 1)
 
     @classmethod
-    def of(cls, memories: Sequence[Memory], text_digests: Sequence[bytes]) -> Catalogue:
+    def of(cls, memories: Sequence[Memory], text_digests: Iterable[bytes]) -> Catalogue:
         """A catalogue of these memories, as if they had been added one after the other. May run in a thread.
+
+        Makes no more lists as long as this one: the garbage collector looks at each of their entries up to three times,
+        with the interpreter to itself, which takes 0.1 s a list of a million.
 
         Args:
             text_digests: per memory, `text_digest` of its content.
         """
         catalogue = cls()
         count = len(memories)
-        chunks = np.array([len(memory.spans) for memory in memories], np.int64)
-        times = np.array([memory.timestamp_ms for memory in memories], np.int64)
-        seqs = [memory.seq for memory in memories]
+        chunks = np.fromiter((len(memory.spans) for memory in memories), np.int64, count)
+        times = np.fromiter((memory.timestamp_ms for memory in memories), np.int64, count)
+        seqs = np.fromiter((memory.seq for memory in memories), np.int64, count)
         numbers = catalogue._text_numbers
-        catalogue._positions = dict(zip(seqs, range(count), strict=True))
+        for position, seq in enumerate(items(seqs)):
+            catalogue._positions[seq] = position
         assert len(catalogue._positions) == count, "a seq is used once"
         catalogue._by_position = list(memories)
-        catalogue._chunk_memory = _Column.of(np.repeat(np.arange(count), chunks), np.int32)
-        catalogue._first_chunk = _Column.of(np.cumsum(chunks) - chunks, np.int32)
-        catalogue._characters = _Column.of([len(memory.content) for memory in memories], np.int32)
-        catalogue._text_number = _Column.of(
-            [numbers.setdefault(digest, len(numbers)) for digest in text_digests], np.int32
-        )
-        catalogue._small_talk = _Column.of([memory.small_talk for memory in memories], np.bool_)
-        catalogue._alive = _Column.of(np.ones(count), np.bool_)
-        catalogue._timestamp_ms = _Column.of(times, np.int64)
-        catalogue._seq = _Column.of(seqs, np.int64)
+        catalogue._chunk_memory = Column.of(np.repeat(np.arange(count), chunks), np.int32)
+        catalogue._first_chunk = Column.of(np.cumsum(chunks) - chunks, np.int32)
+        characters = (len(memory.content) for memory in memories)
+        catalogue._characters = Column.of(np.fromiter(characters, np.int32, count), np.int32)
+        text_numbers = (numbers.setdefault(digest, len(numbers)) for digest in text_digests)
+        catalogue._text_number = Column.of(np.fromiter(text_numbers, np.int32, count), np.int32)
+        small_talk = (memory.small_talk for memory in memories)
+        catalogue._small_talk = Column.of(np.fromiter(small_talk, np.bool_, count), np.bool_)
+        catalogue._alive = Column.of(np.ones(count), np.bool_)
+        catalogue._timestamp_ms = Column.of(times, np.int64)
+        catalogue._seq = Column.of(seqs, np.int64)
+        catalogue._shown = Column.of(np.zeros(count), np.int32)
         catalogue._chunks = int(chunks.sum())
         catalogue._order_sessions(memories, times)
         return catalogue
@@ -188,23 +176,24 @@ class Catalogue:
     def _order_sessions(self, memories: Sequence[Memory], times: NDArray[np.int64]) -> None:
         """Which session each memory is of, and who is beside whom."""
         count = len(memories)
-        sessions = [self._session_of(memory.session_id) for memory in memories]
-        for session, memory in zip(sessions, memories, strict=True):
+        numbers = np.empty(count, np.int64)
+        for position, memory in enumerate(memories):
+            session = self._session_of(memory.session_id)
             session.chunks += len(memory.spans)
             session.tokens += memory.tokens
             self._tokens += memory.tokens
-        numbers = np.array([session.number for session in sessions], np.int64)
+            numbers[position] = session.number
         order = np.lexsort((times, numbers))  # stable: at the same time the order of storing counts
         before = np.full(count, NOBODY)
         after = np.full(count, NOBODY)
         beside = np.flatnonzero(numbers[order][1:] == numbers[order][:-1])
         before[order[beside + 1]] = order[beside]
         after[order[beside]] = order[beside + 1]
-        self._session = _Column.of(numbers, np.int32)
-        self._previous = _Column.of(before, np.int32)
-        self._following = _Column.of(after, np.int32)
-        for position, time in zip(order.tolist(), times[order].tolist(), strict=True):
-            sessions[position].order.append((time, position))
+        self._session = Column.of(numbers, np.int32)
+        self._previous = Column.of(before, np.int32)
+        self._following = Column.of(after, np.int32)
+        for position, time in zip(items(order), items(times[order]), strict=True):
+            self._sessions[memories[position].session_id].order.append((time, position))
 
     def remove(self, seq: int) -> None:
         """Forget a memory; its neighbours become neighbours of each other."""
@@ -258,6 +247,13 @@ class Catalogue:
         memory = self._by_position[position]
         assert memory is not None, "ranking leaves deleted memories out"
         return memory
+
+    def beside(self, seq: int) -> tuple[Memory | None, Memory | None]:
+        """What was said before and after a memory in its session; None for nothing, and for what carries nothing."""
+        position = self._positions[seq]
+        steps = self._previous.view[position], self._following.view[position]
+        before, after = (None if step == NOBODY else self.at(int(step)) for step in steps)
+        return _carrying(before), _carrying(after)
 
     def chunks_of(self, seq: int) -> NDArray[np.int64]:
         """The chunk numbers of a memory."""
@@ -319,6 +315,25 @@ class Catalogue:
             alive &= self._session.view == (NOBODY if number is None else number)
         return alive
 
+    def shown(self, positions: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """What the memories at these positions show (`models.traits`), and the number of each one's speaker, 0 for
+        none. Looked at when first asked for, then remembered."""
+        codes = self._shown.view
+        for position in np.unique(positions[codes[positions] == 0]).tolist():
+            memory = self._by_position[position]
+            if memory is not None:
+                speaker = speaker_of(memory.content)
+                if len(self._speakers) < SPEAKERS_MAX:
+                    self._speakers.setdefault(speaker, len(self._speakers))
+                number = self._speakers.get(speaker, 0)
+                codes[position] = number << _SHOWN_BITS | _SHOWN | traits_of(memory.content)
+        found = codes[positions]
+        return (found & (_SHOWN - 1)).astype(np.uint8), found >> _SHOWN_BITS
+
+    def speakers(self) -> list[str]:
+        """The names of the speakers met so far, by number; "" stands for none."""
+        return list(self._speakers)
+
     def copy(self) -> CatalogueCopy:
         """All of it that cannot be made again quickly, for a thread. A few ms for 100 000 memories."""
         return CatalogueCopy(
@@ -326,6 +341,11 @@ class Catalogue:
             text_numbers=self._text_number.view.copy(),
             text_digests=list(self._text_numbers),  # in the order of their numbers
         )
+
+    def holdings(self) -> list[Holding]:
+        """What takes time to be freed."""
+        orders = [session.order for session in self._sessions.values()]
+        return [self._by_position, self._positions, self._text_numbers, *orders, self._sessions]
 
     def labels_of(self, chunks: NDArray[np.int64]) -> Labels:
         """Names of chunks that outlive this incarnation of the vault: seq and place within the memory."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
+from actors.holdings import Holding
 from models.memory import Memory, Message, Source
 
 Digest = bytes
@@ -79,6 +80,10 @@ class KnownMessages:
         self._timed.pop(timed_digest(digest, memory.timestamp_ms), None)
         if self._untimed.get(digest) == memory.seq:
             del self._untimed[digest]
+
+    def holdings(self) -> list[Holding]:
+        """What takes time to be freed."""
+        return [self._external_ids, self._timed, self._stored_ms, self._untimed]
 
     def __len__(self) -> int:
         return len(self._stored_ms)

@@ -13,7 +13,7 @@ import hashlib
 import struct
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,16 @@ from models.memory import Memory
 FORMAT = 1
 DIGEST_BYTES = 16
 
+SLICE_MEMORIES = 4_096
+"""Memories after which work in a thread looks whether it is still wanted: about 10 ms."""
+
 _HEAD = struct.Struct("<I")  # bytes of the manifest that follows
 _KINDS = ("<i8", "<u8", "<i4", "<u4", "<i8", "<u4")  # of the columns: seqs, marks, chunks; lengths, counts, packed
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def _nothing() -> None:
+    """What is done between two slices of work that nobody gives up."""
 
 
 def _rules() -> bytes:
@@ -95,10 +102,24 @@ class Restored(msgspec.Struct, frozen=True, eq=False):
     outdated: bool
 
 
-def marks_of(memories: Sequence[Memory]) -> NDArray[np.uint64]:
-    """64 bits over all that a memory is, for each."""
+def marks_of(memories: Sequence[Memory], *, between: Callable[[], None] = _nothing) -> NDArray[np.uint64]:
+    """64 bits over all that a memory is, for each.
+
+    Args:
+        between: called again and again; an error of it ends this.
+    """
     mark = xxhash.xxh3_64_intdigest
-    return np.array([mark(_encode(memory)) for memory in memories], np.uint64)
+    marks = np.empty(len(memories), np.uint64)
+    for start in range(0, len(memories), SLICE_MEMORIES):
+        part = memories[start : start + SLICE_MEMORIES]
+        marks[start : start + len(part)] = [mark(_encode(memory)) for memory in part]
+        between()
+    return marks
+
+
+def _numbers(values: Iterable[int], count: int, kind: type[Any]) -> NDArray[Any]:
+    """An array of so many numbers. Unlike `np.array` of a list it lets other threads have the interpreter meanwhile."""
+    return np.fromiter(values, kind, count)
 
 
 # Making one.
@@ -110,20 +131,24 @@ class ImprintSource(msgspec.Struct, frozen=True, eq=False):
     catalogue: CatalogueCopy
     lexicon: LexiconCopy
 
-    def imprint(self) -> Imprint:
-        """The imprint of all living memories."""
+    def imprint(self, between: Callable[[], None] = _nothing) -> Imprint:
+        """The imprint of all living memories.
+
+        Args:
+            between: called again and again; an error of it ends this.
+        """
         memories, digests = self.catalogue.living()
         return Imprint(
-            seqs=np.array([memory.seq for memory in memories], np.int64),
-            marks=marks_of(memories),
-            chunks=np.array([len(memory.spans) for memory in memories], np.int32),
+            seqs=_numbers((memory.seq for memory in memories), len(memories), np.int64),
+            marks=marks_of(memories, between=between),
+            chunks=_numbers((len(memory.spans) for memory in memories), len(memories), np.int32),
             text_digests=b"".join(digests),
             postings=self.lexicon.postings(),
         )
 
-    def encoded(self) -> list[memoryview]:
+    def encoded(self, between: Callable[[], None] = _nothing) -> list[memoryview]:
         """The imprint as `decoded` reads it, in parts to be written one after the other."""
-        return encoded(self.imprint())
+        return encoded(self.imprint(between))
 
 
 def encoded(imprint: Imprint) -> list[memoryview]:
@@ -201,23 +226,28 @@ def restored(
         living = np.repeat(kept, imprint.chunks)
         postings = postings.renumbered(np.where(living, np.cumsum(living) - 1, -1).astype(np.int32))
     known = KnownMessages(repeat_window_ms=repeat_window_ms)
-    for memory in memories[:count]:
+    first = memories if count == len(memories) else memories[:count]
+    for memory in first:
         known.add(memory)
-    starts = (places * DIGEST_BYTES).tolist()
-    digests = [imprint.text_digests[start : start + DIGEST_BYTES] for start in starts]
     return Restored(
-        catalogue=Catalogue.of(memories[:count], digests),
+        catalogue=Catalogue.of(first, _digests(imprint.text_digests, places)),
         lexicon=Lexicon.of(postings),
         known=known,
         count=count,
-        characters=sum(len(memory.content) for memory in memories[:count]),
+        characters=sum(len(memory.content) for memory in first),
         outdated=bool((imprint.seqs[~kept] < next_seq).any()),
     )
 
 
+def _digests(digests: bytes, places: NDArray[np.int64]) -> Iterator[bytes]:
+    for start in range(0, len(places), SLICE_MEMORIES):
+        for place in places[start : start + SLICE_MEMORIES].tolist():
+            yield digests[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
+
+
 def _places(imprint: Imprint, memories: Sequence[Memory]) -> NDArray[np.int64]:
     """Where in the imprint the memories are, up to the first that it does not know as it is now."""
-    seqs = np.array([memory.seq for memory in memories], np.int64)
+    seqs = _numbers((memory.seq for memory in memories), len(memories), np.int64)
     places = np.minimum(np.searchsorted(imprint.seqs, seqs), len(imprint.seqs) - 1)
     same = imprint.seqs[places] == seqs
     count = len(seqs) if same.all() else int(np.argmin(same))

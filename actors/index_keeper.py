@@ -25,12 +25,9 @@ logger = logging.getLogger(__name__)
 SNAPSHOT_TIMEOUT_S = 900.0
 """Of reading all: those of a million memories are 1.6 GB, and building them anew takes ten minutes at the least."""
 
-BUILDS_WAITING_MAX = 1
-"""An index plans one job at a time."""
-
 
 class IndexKeeper:
-    """Builds and keeps the segments of one vault."""
+    """Builds and keeps the segments of one vault. Most vaults have none, so it starts a task only when it has work."""
 
     def __init__(
         self,
@@ -48,9 +45,12 @@ class IndexKeeper:
         self._builds = builds
         self._model_id = model_id
         self._dims = dims
-        self._jobs_out, self._jobs_in = trio.open_memory_channel[BuildJob](BUILDS_WAITING_MAX)
+        self._job: BuildJob | None = None  # planned, but not begun
+        self._building = False
         self._kept: tuple[Segment, ...] = ()
-        self._kept_changed = trio.Event()
+        self._kept_changed = False  # since they were last looked at for saving
+        self._saving = False
+        self._children: trio.Nursery | None = None  # while running
 
     async def load(self) -> tuple[Segment, ...]:
         """The segments that are on the disk, verified, the newest first; none if they cannot be read."""
@@ -63,27 +63,46 @@ class IndexKeeper:
         return ()
 
     def build_nowait(self, job: BuildJob | None) -> None:
-        """Build this, or nothing."""
+        """Build this, or nothing. An index plans one job at a time."""
         if job is not None:
-            self._jobs_out.send_nowait(job)
+            assert self._job is None, "the index plans the next job when it has the segment of the last"
+            self._job = job
+            self._start_due()
 
     def keep_nowait(self, segments: Sequence[Segment]) -> None:
         """These are the segments of the index now: save the new ones, remove the others from the disk."""
         if any(not segment.saved for segment in segments) or len(segments) != len(self._kept):
             self._kept = tuple(segments)
-            self._kept_changed.set()
+            self._kept_changed = True
+            self._start_due()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work for the length of the block."""
+        """Work for the length of the block. What is asked for before it begins waits for it."""
         async with trio.open_nursery() as children:
-            children.start_soon(self._build)
-            children.start_soon(self._save)
-            yield
+            self._children = children
+            self._start_due()
+            try:
+                yield
+            finally:
+                self._children = None
+                self._kept = ()  # the vault frees them
             children.cancel_scope.cancel(reason="the vault passivates")
 
+    def _start_due(self) -> None:
+        """Start a task for each kind of work that is due and has none."""
+        if self._children is None:
+            return
+        if self._job is not None and not self._building:
+            self._building = True
+            self._children.start_soon(self._build)
+        if self._kept_changed and not self._saving:
+            self._saving = True
+            self._children.start_soon(self._save)
+
     async def _build(self) -> None:
-        async for job in self._jobs_in:
+        while self._job is not None:
+            job, self._job = self._job, None
             facts: dict[str, float] = {"vault": self._vault.number, "rows": job.rows, "merged": len(job.merged)}
             logger.info("index_build_started", extra=facts)
             began_s = time.perf_counter()
@@ -94,6 +113,7 @@ class IndexKeeper:
                 await self._mailbox.post(Built(segment))
             except trio.ClosedResourceError:
                 return  # passivating: whoever hydrates next builds it again
+        self._building = False
 
     async def _run(self, job: BuildJob) -> Segment | None:
         """Run a job in a thread; a cancellation ends it within a fraction of a second."""
@@ -104,9 +124,8 @@ class IndexKeeper:
         return segment
 
     async def _save(self) -> None:
-        while True:
-            await self._kept_changed.wait()
-            self._kept_changed = trio.Event()
+        while self._kept_changed:
+            self._kept_changed = False
             segments = self._kept
             try:
                 for segment in segments:
@@ -116,6 +135,7 @@ class IndexKeeper:
                 await self._store.prune_segments(self._vault, keep=[segment.number for segment in segments])
             except MemoryRouterError as error:
                 logger.warning("snapshot_not_written", extra={"vault": self._vault.number, "code": error.code})
+        self._saving = False
 
 
 async def _cancel_with(job: BuildJob) -> None:

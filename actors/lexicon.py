@@ -16,11 +16,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.holdings import Holding
+
 CHUNKS_MAX = 1 << 24
 """A posting is one 32-bit word: 24 bits of chunk number, 8 bits of term frequency."""
 
 QUERY_TERMS_MAX = 256
 """Distinct terms of one question that count, the first ones: bounds the time of a recall."""
+
+HELD_TERMS_MAX = 64
+"""Of these, terms of which it is told which chunk holds which: the bits of a word."""
 
 PURGE_TERMS_MAX = 1_000
 """Terms of one step of a purge: about 4 ms."""
@@ -52,10 +57,26 @@ class LexicalMatch(msgspec.Struct, frozen=True, eq=False):
         scores: float32 per chunk: BM25.
         coverage: float32 per chunk, 0..1: the share of the question's terms that the chunk holds, weighted by
             how rare they are in this vault; terms that the vault does not know count as missing.
+        held: uint64 per chunk: which of the first `HELD_TERMS_MAX` terms it holds, the first one in the lowest bit.
+            None where nobody has looked: then nothing is held.
+        terms: these terms.
+        weights: float32 per term of `terms`: how rare it is.
     """
 
     scores: NDArray[np.float32]
     coverage: NDArray[np.float32]
+    held: NDArray[np.uint64] | None = None
+    terms: tuple[str, ...] = ()
+    weights: NDArray[np.float32] = np.zeros(0, np.float32)
+
+    def among(self, chunks: NDArray[np.integer]) -> LexicalMatch:
+        """The same of only some chunks."""
+        return msgspec.structs.replace(
+            self,
+            scores=self.scores[chunks],
+            coverage=self.coverage[chunks],
+            held=None if self.held is None else self.held[chunks],
+        )
 
 
 class Postings(msgspec.Struct, frozen=True, eq=False):
@@ -185,6 +206,10 @@ class Lexicon:
             alive=self._alive[: self._count].copy(),
         )
 
+    def holdings(self) -> list[Holding]:
+        """What takes time to be freed."""
+        return [self._postings]
+
     @property
     def nbytes(self) -> int:
         """An estimate of the memory held, in bytes."""
@@ -207,14 +232,14 @@ class Lexicon:
         frequencies = Counter(terms)
         for term, frequency in frequencies.items():
             posting = chunk << _FREQUENCY_BITS | min(frequency, _FREQUENCY_MAX)
-            postings = self._postings.get(term)
-            if postings is None:
+            held = self._postings.get(term)
+            if isinstance(held, array):
+                held.append(posting)
+            elif held is None:
                 self._postings[term] = posting
-            elif isinstance(postings, int):
-                self._postings[term] = array("I", (postings, posting))
-                self._arrays_count += 1
             else:
-                postings.append(posting)
+                self._postings[term] = array("I", (held, posting))
+                self._arrays_count += 1
         self._postings_count += len(frequencies)
         self._lengths[chunk] = len(terms)
         self._alive[chunk] = True
@@ -278,24 +303,35 @@ class Lexicon:
         """Score each chunk against a question; a repeated term counts once."""
         scores = np.zeros(self._count, np.float32)
         coverage = np.zeros(self._count, np.float32)
-        weight_total = 0.0
+        held = np.zeros(self._count, np.uint64)
+        weights = []
         norms = self._norms()
-        for term in list(dict.fromkeys(query_terms))[:QUERY_TERMS_MAX]:
+        wanted = list(dict.fromkeys(query_terms))[:QUERY_TERMS_MAX]
+        for number, term in enumerate(wanted):
             postings = self._living_postings(term)
             frequency_of_documents = len(postings)
             weight = float(
                 np.log1p((self._alive_count - frequency_of_documents + 0.5) / (frequency_of_documents + 0.5))
             )
-            weight_total += weight
+            weights.append(weight)
             if not frequency_of_documents:
                 continue
             chunks = postings >> _FREQUENCY_BITS
             frequencies = (postings & _FREQUENCY_MAX).astype(np.float32)
             scores[chunks] += weight * (K1 + 1) * frequencies / (frequencies + norms[chunks])
             coverage[chunks] += weight
-        if weight_total > 0:
-            coverage /= weight_total
-        return LexicalMatch(scores=scores, coverage=coverage)
+            if number < HELD_TERMS_MAX:
+                held[chunks] |= np.uint64(1 << number)
+        total = sum(weights)
+        if total > 0:
+            coverage /= total
+        return LexicalMatch(
+            scores=scores,
+            coverage=coverage,
+            held=held,
+            terms=tuple(wanted[:HELD_TERMS_MAX]),
+            weights=np.array(weights[:HELD_TERMS_MAX], np.float32),
+        )
 
     def _norms(self) -> NDArray[np.float32]:
         """The length-dependent part of BM25's denominator, per chunk."""

@@ -1,10 +1,10 @@
-"""Which memories answer a question: one score per memory from both legs and the memories around it.
+"""Which memories answer a question: one score per memory, and the probability that it does.
 
 Owns the formula and its weights. Pure: arrays in, arrays out. Must never see text, a clock or a vault; what
-is new is not better than what is old, so no time enters either.
+is new is not better than what is old, so age does not count.
 
-A memory's score is that of its best chunk, plus its neighbours' (a question is often answered in the next
-turn), plus its session's. Weights were chosen on LoCoMo conversations 1-5 and BEAM-100K chats 1-10 together.
+First all memories are scored cheaply (`_memory_scores`): the best chunk, plus the neighbours (a question is often
+answered in the next turn), plus the session. The best few hundred are then compared by `actors.features`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,50 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.index import DenseMatch
-from actors.lexicon import LexicalMatch
+from actors.explaining import explained
+from actors.features import FEATURES, Legs, briefness, features
+from actors.ranking_inputs import RankQuery, VaultArrays
+from models.messages import Explanation
 
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.int64]
 
 LEXICAL_WEIGHT = 1.0
 DENSE_WEIGHT = 1.0
 NEIGHBOUR_WEIGHTS = (0.5, 0.3)
-"""Of the better neighbour at distance 1 and at distance 2: LoCoMo any@10 85.9 instead of 79.8, BEAM 80.4 instead
-of 73.2. Adding both sides instead of taking the better one costs about a point of MRR on both sets."""
-
-SELF_CONTAINED_CHARACTERS = 400
-"""A memory longer than this says what it is about itself: what it gets from neighbours shrinks with its length.
-Else long replies inherit the rank of the short question before them (BEAM any@10 80.4 instead of 73.7)."""
+"""Of the better neighbour at distance 1 and at distance 2. Adding both sides instead of taking the better one costs
+about a point of MRR on both development sets. What a memory gets shrinks with its length, else long replies inherit
+the rank of the short question before them."""
 
 SESSION_WEIGHT = 0.3
-"""Of the best memory of the session: LoCoMo any@5 75.8 instead of 74.6, BEAM 71.5 with both."""
+"""Of the best memory of the session."""
+
+CANDIDATES = 256
+"""Memories that are compared by all features; by the score of all memories, 99 % of the answers are among them."""
+
+CANDIDATES_FACTOR = 4
+"""Times what is wanted, where that is more: repeats take places."""
+
+# Log-odds per unit of each feature. Fitted by `bench/fit_ranking.py`, which see: a listwise softmax on LoCoMo
+# conversations 1-5 and BEAM-100K chats 1-10, both weighing the same.
+WEIGHTS = {
+    "base": 0.292,
+    "lexical": -0.088,
+    "dense": 0.242,
+    "place": 4.343,
+    "before": -0.090,
+    "answers": 0.277,
+    "coverage": 2.108,
+    "speaker": 0.599,
+    "time": 1.773,
+    "number": 0.916,
+    "asks": -0.384,
+    "long": -0.315,
+    "told": 4.465,
+}
 
 PREFERRED_SESSION_BONUS = 1.0
-"""In standard deviations: for the session that the request names while it reads the whole vault."""
+"""In standard deviations, and in log-odds: for the session that the request names while it reads the whole vault."""
 
 # Evidence that a memory has to do with the question, on an absolute scale, other than the score: the cosine
 # of its best chunk plus this much of the share of the question's words that the chunk holds.
@@ -40,62 +64,28 @@ COVERAGE_EVIDENCE = 0.4
 COVERAGE_EVIDENCE_ALONE = 0.85  # where a chunk has no vector yet
 NEIGHBOUR_EVIDENCE_DISCOUNT = 0.06  # a neighbour's evidence counts a little less
 
-# A logistic fit of the best evidence in the right vault against that in wrong ones, both sets weighing the
-# same.
-_EVIDENCE_SLOPE = 19.0
-_EVIDENCE_MIDDLE = 0.56
+# Log-odds that the vault holds an answer, fitted by the same script on questions asked of the right vault and of
+# wrong ones, by the best evidence of any memory. The share of the question's words that the vault knows, and how far
+# the best stands out, add a point at most, and mislead in a vault that is all about one thing.
+ANSWERABLE = {
+    "constant": -9.521,
+    "best": 15.871,
+}
 
-RELEVANCE_LEAST = 0.18
-"""The default cut-off (evidence 0.48): a question whose best memory stays below it finds nothing."""
+# Log-odds that a memory is an answer if there is one, per log of its share of the scores: fitted likewise.
+ANSWER = {
+    "constant": 1.050,
+    "share": 0.969,
+}
 
-RELEVANCE_KEPT_LEAST = 0.02
-"""Once something is relevant, memories from here on (evidence 0.36) may go along: gold turns are often less
-obvious than the best one."""
+RELEVANCE_LEAST = 0.12
+"""The default cut-off: a question that the vault answers with less probability finds nothing."""
+
+RELEVANCE_KEPT_LEAST = 0.003
+"""Once something is relevant, memories that are this likely to be an answer, if there is one, go along."""
 
 _DEVIATION_LEAST = 1e-6  # less is rounding: then no chunk stands out
-
-
-class VaultArrays(msgspec.Struct, frozen=True, eq=False):
-    """What ranking knows of a vault. Memories are numbered from 0 in the order of storing.
-
-    Attributes:
-        chunk_memory: per chunk, the number of its memory; never decreases.
-        previous: per memory, the one before it in its session that still exists, or -1.
-        next: per memory, the one after it in its session that still exists, or -1.
-        session: per memory, the number of its session, from 0.
-        characters: per memory, the length of its text.
-        text_number: per memory, a number that memories with the same normalised text share; from 0 without gaps.
-        timestamp_ms: per memory, when it was said.
-    """
-
-    chunk_memory: NDArray[np.int32]
-    previous: NDArray[np.int32]
-    next: NDArray[np.int32]
-    session: NDArray[np.int32]
-    characters: NDArray[np.int32]
-    text_number: NDArray[np.int32]
-    timestamp_ms: NDArray[np.int64]
-
-
-class RankQuery(msgspec.Struct, frozen=True, eq=False):
-    """What is asked.
-
-    Attributes:
-        lexical: per chunk, from the lexicon.
-        dense: per chunk, from the index; None where the question could not be embedded in time.
-        eligible: per memory, whether it may be returned: it exists, and its session is within the scope.
-        limit: how many memories are wanted at most; below 1, none.
-        preferred_session: its memories get a bonus.
-        lexical_background: mean and standard deviation of the scores by words over all that is eligible; None where
-            all of that is here and says so itself.
-    """
-
-    lexical: LexicalMatch
-    dense: DenseMatch | None
-    eligible: NDArray[np.bool_]
-    limit: int
-    preferred_session: int | None = None
-    lexical_background: tuple[float, float] | None = None
+_WEIGHTS = np.array([WEIGHTS[name] for name in FEATURES], np.float32)
 
 
 class Ranked(msgspec.Struct, frozen=True, eq=False):
@@ -104,19 +94,38 @@ class Ranked(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         memories: their numbers.
         chunks: the number of the chunk of each that matched best.
-        scores: 0..1, falling: the relevance of the most relevant memory, scaled down by rank. For clients.
-        relevance: 0..1, absolute: the probability, by the fit above, that a vault whose best evidence is this
-            much is the right one. Not falling: the order is the ranking's. For cut-offs (`is_relevant`).
+        scores: 0..1, falling: the probability that the memory answers the question.
+        answerable: 0..1: the probability that any memory does. For the cut-off (`is_relevant`).
+        explained: per memory, its features by name, if the query asked for that.
     """
 
     memories: NDArray[np.int32]
     chunks: NDArray[np.int32]
     scores: Floats
-    relevance: Floats
+    answerable: float
+    explained: tuple[dict[str, float], ...] = ()
 
     def __len__(self) -> int:
         """How many memories there are."""
         return len(self.memories)
+
+
+class Candidates(msgspec.Struct, frozen=True, eq=False):
+    """The memories that are compared by all features, best first by their base score.
+
+    Attributes:
+        memories: their numbers.
+        features: float32 of shape (len(memories), len(FEATURES)).
+        evidence: per candidate, absolute, a neighbour's counting a little less.
+        base: per memory of the vault; -inf for what may not be returned.
+        chunk_scores: per chunk of the vault.
+    """
+
+    memories: Numbers
+    features: Floats
+    evidence: Floats
+    base: Floats
+    chunk_scores: Floats
 
 
 def rank(query: RankQuery, arrays: VaultArrays) -> Ranked:
@@ -124,35 +133,109 @@ def rank(query: RankQuery, arrays: VaultArrays) -> Ranked:
 
     Of memories with the same normalised text the newest is returned, at the best score among them.
     """
-    memories = len(query.eligible)
-    first_chunks, with_chunks = _chunk_starts(arrays.chunk_memory)
+    found = candidates(query, arrays)
+    if found is None:
+        return Ranked(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32), 0.0)
+    compared = found.features @ _WEIGHTS
+    if query.preferred_session is not None:
+        compared += PREFERRED_SESSION_BONUS * (arrays.session[found.memories] == query.preferred_session)
+    order, best = _collapsed(_merged(found, compared), query, arrays)
+    answerable = answerable_probability(found)
+    return Ranked(
+        memories=order,
+        chunks=_best_chunks(order, found.chunk_scores, arrays.chunk_memory),
+        scores=np.asarray(answerable * answer_probability(log_shares(best, compared)), np.float32),
+        answerable=answerable,
+        explained=explained(order, found, compared, query, arrays) if query.explain else (),
+    )
+
+
+def explanation(ranked: Ranked, place: int) -> Explanation:
+    """What placed the memory at this place, from 0, of a ranking that was asked to explain."""
+    features = ranked.explained[place]
+    weights = {**WEIGHTS, "preferred_session": PREFERRED_SESSION_BONUS}
+    return Explanation(
+        features=features,
+        weights={name: weights[name] for name in features},
+        relevance=float(ranked.scores[place]),
+        rank=place + 1,
+    )
+
+
+def candidates(query: RankQuery, arrays: VaultArrays) -> Candidates | None:
+    """The memories worth comparing, with their features; None where there is nothing to return."""
     eligible_chunks = query.eligible[arrays.chunk_memory]
     if query.limit < 1 or not eligible_chunks.any():
-        return _ranked(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
-    chunk_scores = _chunk_scores(query, eligible_chunks)
-    chunk_evidence = _chunk_evidence(query)
-    own = np.full(memories, -np.inf, np.float32)
-    own[with_chunks] = np.maximum.reduceat(chunk_scores, first_chunks)
-    own[~query.eligible] = -np.inf
-    evidence = np.zeros(memories, np.float32)
-    evidence[with_chunks] = np.maximum.reduceat(chunk_evidence, first_chunks)
-    evidence[~query.eligible] = 0.0
+        return None
+    legs, chunk_scores = _legs(query, arrays, eligible_chunks)
+    base = _memory_scores(legs.own, query, arrays)
+    count = min(int(np.count_nonzero(np.isfinite(base))), max(CANDIDATES, CANDIDATES_FACTOR * query.limit))
+    memories = _best(base, count).astype(np.int64)
+    return Candidates(
+        memories=memories,
+        features=features(query, arrays, legs, base, memories),
+        evidence=_supported_evidence(legs.evidence, arrays, memories),
+        base=base,
+        chunk_scores=chunk_scores,
+    )
 
-    order, best = _collapsed(_memory_scores(own, query, arrays), query, arrays)
-    relevance = _relevance(_supported_evidence(evidence, arrays)[order])
-    return _ranked(order, _best_chunks(order, chunk_scores, arrays.chunk_memory), best, relevance)
+
+def answerable_probability(found: Candidates) -> float:
+    """The probability that the vault holds an answer."""
+    return float(1 / (1 + np.exp(-(ANSWERABLE["constant"] + ANSWERABLE["best"] * found.evidence.max()))))
+
+
+def log_shares(scores: NDArray[np.floating], compared: Floats) -> NDArray[np.float64]:
+    """The log of each score's share among all that were compared."""
+    highest = float(compared.max())
+    return np.asarray(scores - highest - np.log(np.exp(compared - highest).sum()), np.float64)
+
+
+def answer_probability(log_share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The probability that memories with these shares are answers, if there is one."""
+    return np.asarray(1 / (1 + np.exp(-(ANSWER["constant"] + ANSWER["share"] * log_share))), np.float64)
 
 
 def is_relevant(ranked: Ranked, *, least: float = RELEVANCE_LEAST) -> NDArray[np.bool_]:
-    """Which of the ranked memories may enter a context: none, unless one of them reaches `least`.
+    """Which of the ranked memories may enter a context: none, if the vault is too unlikely to hold an answer.
 
     Args:
-        least: the cut-off for the best one; the others need `RELEVANCE_KEPT_LEAST`, or `least` where that is
-            lower.
+        least: the cut-off for that probability; of it, each memory needs the share `RELEVANCE_KEPT_LEAST`, or
+            `least` where that is lower.
     """
-    if not len(ranked) or float(ranked.relevance.max()) < least:
+    if not len(ranked) or ranked.answerable < least:
         return np.zeros(len(ranked), np.bool_)
-    return np.asarray(ranked.relevance >= min(least, RELEVANCE_KEPT_LEAST), np.bool_)
+    return np.asarray(ranked.scores >= min(least, RELEVANCE_KEPT_LEAST) * ranked.answerable, np.bool_)
+
+
+def _legs(query: RankQuery, arrays: VaultArrays, eligible_chunks: NDArray[np.bool_]) -> tuple[Legs, Floats]:
+    """What each memory has of its best chunk, and both legs together per chunk."""
+    first, with_chunks = _chunk_starts(arrays.chunk_memory)
+    lexical = _standardised(query.lexical.scores, eligible_chunks, query.lexical_background)
+    chunk_scores = LEXICAL_WEIGHT * lexical
+    dense = np.zeros_like(lexical)
+    if query.dense is not None:
+        dense = _standardised(query.dense.scores, eligible_chunks, query.dense.background)
+        chunk_scores = chunk_scores + DENSE_WEIGHT * dense
+
+    def best(values: Floats, otherwise: float) -> Floats:
+        result = np.full(len(query.eligible), otherwise, np.float32)
+        result[with_chunks] = np.maximum.reduceat(values, first)
+        result[~query.eligible] = otherwise
+        return result
+
+    held = np.zeros(len(query.eligible), np.uint64)
+    if query.lexical.held is not None:
+        held[with_chunks] = np.bitwise_or.reduceat(query.lexical.held, first)
+        held[~query.eligible] = 0
+    legs = Legs(
+        own=best(chunk_scores, -np.inf),
+        lexical=best(lexical, 0.0),
+        dense=best(dense, 0.0),
+        evidence=best(_chunk_evidence(query), 0.0),
+        held=held,
+    )
+    return legs, chunk_scores
 
 
 def _chunk_starts(chunk_memory: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
@@ -161,15 +244,6 @@ def _chunk_starts(chunk_memory: NDArray[np.int32]) -> tuple[NDArray[np.intp], ND
         return np.zeros(0, np.intp), np.zeros(0, np.int32)
     first = np.flatnonzero(np.diff(chunk_memory, prepend=np.int32(-1)))
     return first, chunk_memory[first]
-
-
-def _chunk_scores(query: RankQuery, eligible: NDArray[np.bool_]) -> Floats:
-    """The sum of both legs in standard deviations, per chunk."""
-    lexical = _standardised(query.lexical.scores, eligible, query.lexical_background)
-    if query.dense is None:
-        return LEXICAL_WEIGHT * lexical
-    dense = _standardised(query.dense.scores, eligible, query.dense.background)
-    return LEXICAL_WEIGHT * lexical + DENSE_WEIGHT * dense
 
 
 def _standardised(values: Floats, eligible: NDArray[np.bool_], background: tuple[float, float] | None) -> Floats:
@@ -210,10 +284,9 @@ def _memory_scores(own: Floats, query: RankQuery, arrays: VaultArrays) -> Floats
         at_one[1][arrays.next] * (arrays.next >= 0),
     )
     support = NEIGHBOUR_WEIGHTS[0] * np.maximum(*at_one) + NEIGHBOUR_WEIGHTS[1] * np.maximum(*at_two)
-    needed = np.minimum(1.0, SELF_CONTAINED_CHARACTERS / np.maximum(arrays.characters, 1))
     strength = np.zeros(int(arrays.session.max()) + 1, np.float32)
     np.maximum.at(strength, arrays.session, giving)
-    scores = own + support * needed + SESSION_WEIGHT * strength[arrays.session]
+    scores = own + support * briefness(arrays.characters) + SESSION_WEIGHT * strength[arrays.session]
     if query.preferred_session is not None:
         scores += PREFERRED_SESSION_BONUS * (arrays.session == query.preferred_session)
     return np.asarray(scores, np.float32)
@@ -228,15 +301,21 @@ def _neighbours(values: Floats, arrays: VaultArrays) -> tuple[Floats, Floats]:
     )
 
 
-def _supported_evidence(evidence: Floats, arrays: VaultArrays) -> Floats:
+def _supported_evidence(evidence: Floats, arrays: VaultArrays, memories: Numbers) -> Floats:
     """A memory's own evidence, or a neighbour's a little discounted."""
-    around = np.maximum(*_neighbours(evidence, arrays)) - NEIGHBOUR_EVIDENCE_DISCOUNT
-    return np.maximum(evidence, around)
+    result = evidence[memories]
+    for steps in (arrays.previous, arrays.next):
+        beside = steps[memories]
+        result = np.maximum(result, np.where(beside >= 0, evidence[beside] - NEIGHBOUR_EVIDENCE_DISCOUNT, 0))
+    return np.asarray(result, np.float32)
 
 
-def _relevance(evidence: Floats) -> Floats:
-    """Evidence squashed to 0..1."""
-    return np.asarray(1 / (1 + np.exp(-_EVIDENCE_SLOPE * (evidence - _EVIDENCE_MIDDLE))), np.float32)
+def _merged(found: Candidates, compared: Floats) -> Floats:
+    """A score for every memory: that of the comparison, and for the others less than for the last of those."""
+    lowest = found.base[found.memories[-1]]
+    scores = found.base - lowest + compared.min()
+    scores[found.memories] = compared
+    return np.asarray(scores, np.float32)
 
 
 def _collapsed(scores: Floats, query: RankQuery, arrays: VaultArrays) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -288,24 +367,4 @@ def _best_chunks(
     return np.array(
         [start + int(np.argmax(chunk_scores[start:stop])) for start, stop in zip(starts, stops, strict=True)],
         np.int32,
-    )
-
-
-def _ranked(
-    memories: NDArray[np.int32],
-    chunks: NDArray[np.int32],
-    best: NDArray[np.float64],
-    relevance: NDArray[np.floating],
-) -> Ranked:
-    """The result, with scores that fall from the highest relevance in the ratio of the fused ones."""
-    scores = np.zeros(len(memories))
-    if len(memories):
-        # The fused score is relative to this vault and may be negative; e^x of the distance to the best is a
-        # ratio.
-        scores = float(relevance.max()) * np.exp((best - best[0]) / 4)
-    return Ranked(
-        memories=memories,
-        chunks=chunks,
-        scores=np.asarray(scores, np.float32),
-        relevance=np.asarray(relevance, np.float32),
     )

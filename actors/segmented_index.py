@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from actors.holdings import Holding
 from actors.index import DenseMatch
 from actors.segments import NOWHERE, ORDINAL_BITS, ROWS_MAX, BuildJob, Chunks, Labels, Segment
 from actors.vector_tail import Floats, Moments, Tail
@@ -111,6 +112,10 @@ class SegmentedIndex:
     def nbytes(self) -> int:
         """The memory held, in bytes, without that of a build under way."""
         return self._tail.nbytes + sum(segment.nbytes for segment in self._segments)
+
+    def holdings(self) -> list[Holding]:
+        """What takes time to be freed."""
+        return [self._segments, *self._tail.holdings()]
 
     @property
     def vectors(self) -> int:

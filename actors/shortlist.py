@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.index import DenseMatch
-from actors.lexicon import LexicalMatch
-from actors.ranking import Ranked, RankQuery, VaultArrays, rank
+from actors.ranking import Ranked, rank
+from actors.ranking_inputs import Described, RankQuery, VaultArrays
 from actors.segmented_index import SegmentedIndex
 
 Floats = NDArray[np.float32]
@@ -172,14 +172,20 @@ def rank_among(query: RankQuery, arrays: VaultArrays, memories: Numbers) -> Rank
     if preferred is not None:
         place = int(np.searchsorted(sessions, preferred))
         preferred = place if place < len(sessions) and sessions[place] == preferred else None
+    describe = query.describe
+
+    def described(places: NDArray[np.integer]) -> Described:
+        assert describe is not None, "only asked where there is somebody to ask"
+        return describe(memories[places])
+
     found = rank(
-        RankQuery(
-            lexical=LexicalMatch(scores=query.lexical.scores[chunks], coverage=query.lexical.coverage[chunks]),
+        msgspec.structs.replace(
+            query,
+            lexical=query.lexical.among(chunks),
             dense=dense,
             eligible=query.eligible[memories],
-            limit=query.limit,
             preferred_session=preferred,
-            lexical_background=query.lexical_background,
+            describe=None if describe is None else described,
         ),
         part,
     )
@@ -187,7 +193,8 @@ def rank_among(query: RankQuery, arrays: VaultArrays, memories: Numbers) -> Rank
         memories=memories[found.memories].astype(np.int32),
         chunks=chunks[found.chunks].astype(np.int32),
         scores=found.scores,
-        relevance=found.relevance,
+        answerable=found.answerable,
+        explained=found.explained,
     )
 
 

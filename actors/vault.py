@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.analysis import Analysis
 from actors.catalogue import Catalogue
+from actors.describing import describing
+from actors.holdings import Holding
 from actors.identity import Identity, KnownMessages, identity
 from actors.imprint import ImprintSource, Restored
+from actors.index import DenseMatch
 from actors.lexicon import Lexicon
-from actors.ranking import Ranked, RankQuery, is_relevant
+from actors.ranking import Ranked, explanation, is_relevant
+from actors.ranking_inputs import RankQuery, VaultArrays
 from actors.segmented_index import THRESHOLD, SegmentedIndex
 from actors.segments import BuildJob, Segment
 from actors.shortlist import rank_vault
@@ -26,6 +31,7 @@ from actors.store.protocol import Materialisation, Vectors
 from models.memory import LOCAL_RECALL_MODEL, Exchange, InboxRow, Memory, Message
 from models.messages import Found, Hit, Recall, Recalled, Search, Sifted, VaultStats
 from models.text import embedding_text
+from models.traits import wants_of
 from models.words import terms
 
 MEMORY_BYTES = 900
@@ -254,7 +260,8 @@ class Vault:
         """Chunks worth putting into a context, best first; none at all when no memory is relevant."""
         ranked = self._rank(query, limit=query.chunks_max, small_talk=False)
         relevant = is_relevant(ranked, least=self._relevance_min)
-        return Recalled(hits=tuple(self._hit(ranked, int(place)) for place in np.flatnonzero(relevant)))
+        hits = (self._hit(ranked, int(place)) for place in np.flatnonzero(relevant))
+        return Recalled(hits=tuple(self._with_neighbours(hit) for hit in hits))
 
     def search(self, query: Search) -> Found:
         """Memories, best first, up to the limit."""
@@ -262,26 +269,45 @@ class Vault:
         return Found(hits=tuple(self._hit(ranked, place) for place in range(len(ranked))))
 
     def _rank(self, query: Recall | Search, *, limit: int, small_talk: bool) -> Ranked:
-        scope = query.scope
         vector = np.frombuffer(query.vector, dtype="<f4")
+        asked, arrays = self.question(query, limit=limit, small_talk=small_talk)
+        return rank_vault(asked, arrays, self._index, vector)
+
+    def question(self, query: Recall | Search, *, limit: int, small_talk: bool) -> tuple[RankQuery, VaultArrays]:
+        """The question as it meets this vault, without its dense leg, and the vault as ranking sees it."""
+        scope = query.scope
         prefers = scope.whole_vault and scope.session_id is not None
-        return rank_vault(
-            RankQuery(
-                lexical=self._lexicon.match(terms(query.text)),
-                dense=None,
-                eligible=self._catalogue.eligible(scope, small_talk=small_talk),
-                limit=limit,
-                preferred_session=self._catalogue.session_number(scope.session_id) if prefers else None,
-            ),
-            self._catalogue.arrays(),
-            self._index,
-            vector,
+        match = self._lexicon.match(terms(query.text))
+        asked = RankQuery(
+            lexical=match,
+            dense=None,
+            eligible=self._catalogue.eligible(scope, small_talk=small_talk),
+            limit=limit,
+            preferred_session=self._catalogue.session_number(scope.session_id) if prefers else None,
+            wants=wants_of(query.text),
+            describe=describing(self._catalogue, match),
+            intervals=query.intervals,
+            explain=query.explain,
         )
+        return asked, self._catalogue.arrays()
+
+    def nearness(self, vector: NDArray[np.float32]) -> DenseMatch:
+        """How near every chunk is to a normalised vector, for benches; `rank_vault` looks at fewer."""
+        return self._index.match(vector, candidates=max(1, self.chunks))
 
     def _hit(self, ranked: Ranked, place: int) -> Hit:
         memory = self._catalogue.at(int(ranked.memories[place]))
         start, end = memory.spans[int(ranked.chunks[place]) - self._catalogue.first_chunk(memory.seq)]
-        return Hit(memory=memory, matched=memory.content[start:end], score=float(ranked.scores[place]))
+        return Hit(
+            memory=memory,
+            matched=memory.content[start:end],
+            score=float(ranked.scores[place]),
+            explanation=explanation(ranked, place) if ranked.explained else None,
+        )
+
+    def _with_neighbours(self, hit: Hit) -> Hit:
+        before, after = self._catalogue.beside(hit.memory.seq)
+        return msgspec.structs.replace(hit, before=before, after=after)
 
     def stats(self, session_id: str | None) -> VaultStats:
         """The vault, or one session of it, in numbers."""
@@ -317,6 +343,11 @@ class Vault:
     def nbytes(self) -> int:
         """About how much memory the vault takes."""
         return self._text_bytes + self._lexicon.nbytes + self._index.nbytes
+
+    def holdings(self) -> list[Holding]:
+        """What takes time to be freed; without it the vault is of no use any more."""
+        parts = (self._catalogue, self._lexicon, self._known, self._index)
+        return [holding for part in parts for holding in part.holdings()]
 
     # The index of a large vault is built in parts, beside the turns.
 

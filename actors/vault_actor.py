@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from actors.analysis import Analysis, analyse, unanalysed, usable_vectors
 from actors.embedder import Embedder
+from actors.forgetting import forget_session
 from actors.hydration import load_index, load_memories
 from actors.imprint_keeper import MEMORIES_MIN, ImprintKeeper
 from actors.inbox_lag import InboxLag
@@ -30,7 +31,7 @@ from actors.index_keeper import IndexKeeper
 from actors.mailbox import Envelope, Mailbox
 from actors.restart import retry_delays
 from actors.segmented_index import THRESHOLD
-from actors.slices import Pause, read_in_turn
+from actors.slices import Pause, free, read_in_turn
 from actors.step_writer import StepWriter
 from actors.store.protocol import VaultStore
 from actors.vault import TextsToEmbed, Vault
@@ -69,9 +70,6 @@ EMBED_ATTEMPTS_MAX = 3
 STORE_TIMEOUT_S = 30.0
 LOAD_TIMEOUT_S = 900.0
 """A million memories take ten seconds, minutes on a busy machine: a limit that strikes each time shuts them in."""
-FORGET_MEMORIES_MAX = 1_000  # in one transaction: the other vaults of the shard commit in between
-FORGET_TIMEOUT_S = 10.0
-"""Of one transaction; the vault's readers wait meanwhile. What a slower store was asked for is still to be read."""
 
 
 class LifeCycle(enum.Enum):
@@ -88,7 +86,7 @@ class VaultLimits(msgspec.Struct, frozen=True):
 
     repeat_window_s: float = 600
     chunk_tokens_max: int = 200
-    relevance_min: float = 0.18
+    relevance_min: float = 0.12
     hnsw_threshold: int = THRESHOLD
     imprint_memories_min: int = MEMORIES_MIN
 
@@ -160,15 +158,20 @@ class VaultActor:
         """Hydrate, serve the mailbox until its send side closes, and end."""
         async with self._hydrations:
             await self._hydrate()
-        async with self._writer.running(), self._keeper.running(), trio.open_nursery() as children:
+        async with (
+            self._writer.running(),
+            self._keeper.running(),
+            self._imprints.running(),
+            trio.open_nursery() as children,
+        ):
             self._enter(LifeCycle.ACTIVE)
             children.start_soon(self._embed_texts)
-            children.start_soon(self._imprints.write_all)
             async for envelope in self._mailbox.receive:
                 await self._take(envelope)
             self._enter(LifeCycle.PASSIVATING)
             children.cancel_scope.cancel(reason="the vault passivates")
         await self._imprints.finish(self._vault)
+        await free(self._vault.holdings())
         self._enter(LifeCycle.STOPPED)
 
     def _enter(self, life_cycle: LifeCycle) -> None:
@@ -294,23 +297,16 @@ class VaultActor:
     async def _forget(self, session_id: str) -> Forgotten:
         """Delete a session: first let everything under way settle, so that nothing deleted is written afterwards."""
         self._writer.put(self._vault.take_step(self._embedder.model_id, unfinished=True))
-        seqs = self._vault.session_seqs(session_id)
-        pause = Pause()
-        for start in range(0, len(seqs), FORGET_MEMORIES_MAX):
-            part = seqs[start : start + FORGET_MEMORIES_MAX]
-            with trio.move_on_after(FORGET_TIMEOUT_S) as waiting:
-                await self._writer.wait_settled()
-                await self._imprints.remove()
-                await self._store.delete_memories(self._ref, part)
-            if waiting.cancelled_caught:
-                raise StoreUnavailable("The store did not delete the session in time; ask again until it is deleted.")
-            for seq in part:
-                self._vault.forget(seq)
-                await pause.after_slice()
-        while not self._vault.purge():
-            await pause.after_slice()
+        count = await forget_session(
+            session_id,
+            ref=self._ref,
+            vault=self._vault,
+            store=self._store,
+            writer=self._writer,
+            imprints=self._imprints,
+        )
         self._after_change()
-        return Forgotten(count=len(seqs))
+        return Forgotten(count=count)
 
     async def _page(self, message: Page) -> Paged:
         """A page of an export, from the store: first what is under way is written, so that nothing is left out."""
@@ -346,6 +342,7 @@ class VaultActor:
         pause = Pause()
         for row in image.inbox:
             self._hydrated[row.row_id] = await self._take_in(row, pause)
+        await free([image.memories])
         self._read_through = max(self._read_through, self._vault.last_row_id)
         self._after_change()
 

@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.holdings import Holding
+
 Floats = NDArray[np.float32]
 Rows = NDArray[np.float16] | NDArray[np.float32]
 
@@ -89,6 +91,10 @@ class Tail:
         self._dims = dims
         self._blocks: dict[int, _Block] = {}
         self._shared: set[int] = set()  # numbers of blocks that a job reads
+
+    def holdings(self) -> list[Holding]:
+        """What takes time to be freed."""
+        return [self._blocks]
 
     @property
     def nbytes(self) -> int:

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from actors.index import DenseMatch, ExactIndex
 from actors.lexicon import Lexicon
-from actors.ranking import RankQuery, VaultArrays, rank
+from actors.ranking import rank
+from actors.ranking_inputs import RankQuery, VaultArrays
 from actors.segmented_index import SegmentedIndex
 from actors.segments import Labels
 from actors.shortlist import CANDIDATES, rank_vault

@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 
 from actors.embedder import open_embedder
 from actors.index import DenseMatch
-from actors.ranking import RankQuery, rank
+from actors.ranking import rank
+from actors.ranking_inputs import RankQuery
 from actors.shortlist import CANDIDATES, rank_vault
 from actors.store.sqlite import SqliteStore, open_store
 from actors.supervisor import Supervisor, open_supervisor

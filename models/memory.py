@@ -74,7 +74,7 @@ class InboxRow(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One remembered message. It cannot be part of a cycle, so the garbage collector need not look at a million of them:
+    """One remembered message. It cannot be part of a cycle, so the collector of garbage need not look at a million:
     that took 0.2 s, again and again, in which nobody was answered.
 
     Attributes:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from models.memory import Exchange, InboxRow, Memory
+from models.time_intervals import TimeInterval
 
 
 class VaultMessage(msgspec.Struct, frozen=True, tag=True):
@@ -40,6 +41,8 @@ class Recall(VaultMessage, frozen=True):
         vector: the question's embedding, float32 little-endian bytes, or b"" to search by words alone.
         chunks_max: at most this many chunks.
         now_ms: the time of the request.
+        intervals: times that the question speaks of; memories told then are preferred.
+        explain: say of each hit what placed it.
     """
 
     text: str
@@ -47,6 +50,8 @@ class Recall(VaultMessage, frozen=True):
     scope: Scope
     chunks_max: int
     now_ms: int
+    intervals: tuple[TimeInterval, ...] = ()
+    explain: bool = False
 
 
 class Search(VaultMessage, frozen=True):
@@ -57,6 +62,8 @@ class Search(VaultMessage, frozen=True):
     scope: Scope
     limit: int
     now_ms: int
+    intervals: tuple[TimeInterval, ...] = ()
+    explain: bool = False
 
 
 class Sift(VaultMessage, frozen=True):
@@ -122,17 +129,38 @@ class Barrier(VaultMessage, frozen=True):
     """Everything sent before this has been handled. Reply: None."""
 
 
+class Explanation(msgspec.Struct, frozen=True):
+    """Why a memory stands where it stands: its score before calibration is the sum of feature times weight.
+
+    Attributes:
+        features: what was measured of it, by name (`actors.features`).
+        weights: what each is worth, in log-odds per unit.
+        relevance: the probability that it answers the question, 0 to 1.
+        rank: its place, from 1.
+    """
+
+    features: dict[str, float]
+    weights: dict[str, float]
+    relevance: float
+    rank: int
+
+
 class Hit(msgspec.Struct, frozen=True):
     """One memory that was found, with the chunk that scored best.
 
     Attributes:
         matched: the text of that chunk.
         score: 0 to 1.
+        before, after: in a recall, what was said just before and after it in its session, if it says anything.
+        explanation: what placed it, where that was asked for.
     """
 
     memory: Memory
     matched: str
     score: float
+    before: Memory | None = None
+    after: Memory | None = None
+    explanation: Explanation | None = None
 
 
 class Recalled(msgspec.Struct, frozen=True):

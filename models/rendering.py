@@ -28,9 +28,12 @@ CLOSING_SENTENCE = (
 ASSISTANT_PREFIX = "Assistant: "
 """Marks what the assistant said; the user's own words stand plain, as clients of the contract expect."""
 
+THEN: dict[Role, str] = {"user": "The user then: ", "assistant": "The assistant then: "}
+"""Before a turn that followed the one above it. No memory's text has such a line: `escape` sees to it."""
+
 _ROLES = "system|developer|user|human|assistant|ai|bot|model|tool|function"
 _ROLE_HEADER = re.compile(
-    rf"""^ (?P<name> [\s>\#*_\-\["'(]*+ (?:{_ROLES}) [\s*_\]"')]*+ ) :""",
+    rf"""^ (?P<name> [\s>\#*_\-\["'(]*+ (?: (?:{_ROLES}) | The\s(?:user|assistant)\sthen ) [\s*_\]"')]*+ ) :""",
     re.VERBOSE | re.IGNORECASE,
 )
 _MARKUP = re.compile(
@@ -51,11 +54,13 @@ class ContextItem(msgspec.Struct, frozen=True):
 
     Attributes:
         timestamp_ms: when it was said, milliseconds since the epoch, UTC.
+        then: what was said right after it, in order; it shares the entry.
     """
 
     role: Role
     text: str
     timestamp_ms: int
+    then: tuple[ContextItem, ...] = ()
 
 
 def render_context(items: Iterable[ContextItem], now_ms: int, tz: tzinfo) -> str:
@@ -70,8 +75,12 @@ def render_context(items: Iterable[ContextItem], now_ms: int, tz: tzinfo) -> str
 
 
 def render_entry(item: ContextItem, now_ms: int, tz: tzinfo) -> str:
-    """One memory: `[MEMORY - 2 days ago (Wed, Jun 3, 9:14 AM)] text`, without blank lines inside."""
-    return entry_header(item, now_ms, tz) + escape(item.text)
+    """One memory: `[MEMORY - 2 days ago (Wed, Jun 3, 9:14 AM)] text`, without blank lines inside.
+
+    What was said right after it follows on lines of its own: `  The assistant then: text`.
+    """
+    further = [f"\n{CONTINUATION}{THEN[turn.role]}{escape(turn.text)}" for turn in item.then]
+    return entry_header(item, now_ms, tz) + escape(item.text) + "".join(further)
 
 
 def entry_header(item: ContextItem, now_ms: int, tz: tzinfo) -> str:

@@ -158,7 +158,8 @@ class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=16 * MIB,
             le=2**50,
-            description="Bytes that vaults in memory may take together; above, the oldest leave.",
+            description="Bytes that vaults in memory may take together; above, the oldest leave. "
+            "One larger vault may stay on top.",
         ),
     ] = 2 * GIB
     hydrations_max: Annotated[
@@ -244,8 +245,12 @@ class RecallSettings(msgspec.Struct, frozen=True, kw_only=True):
     chunks_xhigh: Annotated[int, Meta(ge=1, le=1_000, description="Chunks in a context at density `xhigh`.")] = 120
     relevance_min: Annotated[
         float,
-        Meta(ge=0, le=1, description="Score below which nothing enters a context; 0 lets everything in."),
-    ] = 0.18
+        Meta(
+            ge=0,
+            le=1,
+            description="Probability that the vault holds an answer below which the context is null; 0 lets all in.",
+        ),
+    ] = 0.12
     context_tokens_max: Annotated[
         int, Meta(ge=0, le=10_000_000, description="Tokens that a context may have; 0 sets no token budget.")
     ] = 0

@@ -21,7 +21,8 @@ from router.observe import Metrics, log_event
 from router.options import MemoryOptions
 from router.providers.base import ChatRequest, Reply, Turn
 from router.providers.json_bytes import whole_text
-from router.recalling import NOTHING, Recaller, Recollection, question_text
+from router.questions import asked_of
+from router.recalling import NOTHING, Recaller, Recollection
 from router.remembering import MODEL_CHARACTERS_MAX, Rememberer, messages_of
 
 
@@ -107,7 +108,7 @@ class ChatMemory:
         try:
             recollection = await self._recaller.recall(
                 self._vault,
-                question_text(self._turns),
+                asked_of(self._turns),
                 self._options,
                 now_ms=self._now_ms(),
                 timeout_s=budget_s,

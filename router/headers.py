@@ -52,17 +52,24 @@ _CREDENTIALS = frozenset({"x-goog-api-key"})
 _CLIENT_DENIED = _HOP_BY_HOP | frozenset(
     {
         "alt-svc",
+        "clear-site-data",
         "content-length",
+        "content-location",
         "date",  # the server sets its own
+        "forwarded",
+        "link",
         "location",  # would lead the client, and its key, past the proxy
         "nel",
+        "proxy-status",
         "report-to",
         "server",
         "set-cookie",
+        "set-cookie2",
         "refresh",  # as location
         "strict-transport-security",
         "via",
         "x-powered-by",
+        "x-real-ip",
         "x-served-by",
         "x-upstream-request-id",  # ours
     }
@@ -74,6 +81,7 @@ _CLIENT_DENIED_PREFIXES = (
     "x-accel-",  # orders to a web server in front of this one
     "x-amz-",
     "x-envoy-",
+    "x-forwarded-",
     "x-litellm-",  # its provider's URL is among them
     "x-memory-",  # this and the next two are ours; the provider may be a router like this one
     "x-mr-",
@@ -108,7 +116,7 @@ def request_headers(
         InvalidRequest: the key cannot stand in a header.
     """
     key = api_key.reveal()
-    if looks_like_memory_key(key):
+    if looks_like_memory_key(key) or _MEMORY_KEY.search(key):
         raise NoProviderKey(
             f"No API key for the provider {provider}: the one given is a Memory Key.",
             hint="Send the provider's key in X-Provider-Key, or set it in config.toml.",
@@ -154,6 +162,11 @@ def hide_key(body: bytes, sent: HeaderList) -> bytes:
         if name in _CREDENTIAL_NAMES and len(key) >= _HIDDEN_KEY_CHARACTERS_MIN:
             body = body.replace(key, b"*" * len(key))
     return body
+
+
+def hide_key_in_headers(headers: HeaderList, sent: HeaderList) -> HeaderList:
+    """The headers of a provider's error, with asterisks where they quote the key (`hide_key`)."""
+    return [(name, hide_key(value.encode("latin-1"), sent).decode("latin-1")) for name, value in headers]
 
 
 def response_headers(upstream: Iterable[tuple[str, str]], *, decoded: bool) -> HeaderList:

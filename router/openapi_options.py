@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.ids import SESSION_ID_CHARACTERS_MAX
-from router.options import CHUNKS_MAX
+from router.options import CHUNKS_MAX, CONTEXT_TOKENS_MAX
 
 Schema = dict[str, Any]
 
@@ -94,6 +94,11 @@ PARAMETERS: dict[str, Schema] = {
         "X-Memory-Context-Limit", "header", _CHUNKS, "How many chunks a context may have; overrides the density.", 30
     ),
     "ContextLimit": _parameter("X-Context-Limit", "header", _CHUNKS, "The same as X-Memory-Context-Limit.", 30),
+    "MemoryMaxTokens": _parameter(
+        "X-Memory-Max-Tokens", "header", {"type": "integer", "minimum": 0, "maximum": CONTEXT_TOKENS_MAX},
+        "How many tokens a context may have, as the embedding model counts; the server's own bound holds too. 0: none.",
+        2_000,
+    ),
     "MemoryDensity": _parameter(
         "X-Memory-Density", "header", {"type": "string", "enum": _DENSITIES}, "How much a context may hold.", "high"
     ),
@@ -150,8 +155,8 @@ PARAMETERS: dict[str, Schema] = {
 
 OPTIONS = (
     "MemoryMode", "MemoryStore", "StoreInput", "MemoryStoreResponse", "StoreResponse", "SessionId", "SessionScope",
-    "MemoryContextLimit", "ContextLimit", "MemoryDensity", "MemoryInjection", "TimeZone", "QueryMode", "QueryMemory",
-    "QueryStore", "QueryStoreResponse", "QueryLimit",
+    "MemoryContextLimit", "ContextLimit", "MemoryMaxTokens", "MemoryDensity", "MemoryInjection", "TimeZone",
+    "QueryMode", "QueryMemory", "QueryStore", "QueryStoreResponse", "QueryLimit",
 )  # fmt: skip
 """Parameters of every route that has to do with memory."""
 

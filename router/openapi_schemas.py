@@ -14,6 +14,7 @@ from models.exports import ExportedMemory, ExportEnd, ExportHeader
 from models.memory import Role, Source
 from router.admin import KEY_NAME_CHARACTERS_MAX
 from router.openapi_options import BODY_OPTIONS
+from router.options import CHUNKS_MAX
 from router.routes.memory import SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX
 from router.uploads import EXTERNAL_ID_CHARACTERS_MAX, TIMESTAMP_MS_MAX
 
@@ -92,11 +93,18 @@ _MESSAGE = _request(
     },
     required=["role"],
 )
+_EXPLAIN: Schema = {
+    "type": ["boolean", "null"],
+    "default": False,
+    "description": "Say of each memory what placed it: its features, their weights, its relevance and its rank.",
+}
 _MESSAGES: Schema = {"type": "array", "minItems": 1, "items": ref("Message")}
 _REQUESTS: dict[str, Schema] = {
     "MemoryOptions": BODY_OPTIONS,
     "Message": _MESSAGE,
-    "PrepareRequest": _with_options(_request({"messages": _MESSAGES}, required=["messages"])),
+    "PrepareRequest": _with_options(
+        _request({"messages": _MESSAGES, "explain": _EXPLAIN}, required=["messages"]),
+    ),
     "IngestRequest": _with_options(
         _request(
             {
@@ -116,6 +124,7 @@ _REQUESTS: dict[str, Schema] = {
                     "maximum": SEARCH_LIMIT_MAX,
                     "default": SEARCH_LIMIT_DEFAULT,
                 },
+                "explain": _EXPLAIN,
             },
             required=["query"],
         )
@@ -141,6 +150,7 @@ _REQUESTS: dict[str, Schema] = {
 
 _SHOWN_KEY: Schema = {"type": "string", "description": "The part of the Memory Key that may be shown."}
 _STORED = dict.fromkeys(("inputItems", "chunks", "stored", "duplicates", "failed", "total", "processed"), COUNT)
+_NUMBERS: Schema = {"type": "object", "additionalProperties": {"type": "number"}}
 _INDEX: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
 
 
@@ -164,12 +174,20 @@ _ANSWERS: dict[str, Schema] = {
                 "type": ["string", "null"],
                 "description": "Ready to inject, inside `<memory_context>`; null when nothing is relevant.",
             },
-            "memories_found": {**COUNT, "description": "Chunks in the context."},
+            "memories_found": {**COUNT, "description": "Chunks that were found; short turns beside them do not count."},
             "memory_tokens": COUNT,
             "retrieval_tokens": COUNT,
             "tokens_billed": COUNT,
             "metrics": answer({"total_ms": MILLISECONDS, "embedding_ms": MILLISECONDS}),
-        }
+        },
+        optional={
+            "memories": {
+                "type": "array",
+                "maxItems": CHUNKS_MAX,
+                "items": ref("Memory"),
+                "description": "With `explain`: what the context is made of, best first.",
+            }
+        },
     ),
     "Ingested": answer(
         {
@@ -203,7 +221,16 @@ _ANSWERS: dict[str, Schema] = {
             "truncated": {"type": "boolean", "const": True, "description": "`content` is only its beginning."},
             "external_id": TEXT,
             "metadata": {"type": "object"},
+            "explanation": ref("Explanation"),
         },
+    ),
+    "Explanation": answer(
+        {
+            "features": {**_NUMBERS, "description": "What was measured of the memory, by name."},
+            "weights": {**_NUMBERS, "description": "What each feature is worth, in log-odds per unit."},
+            "relevance": {"type": "number", "minimum": 0, "maximum": 1, "description": "As `score`."},
+            "rank": {"type": "integer", "minimum": 1},
+        }
     ),
     "Uploaded": _stored_answer(optional={"sessionId": TEXT}, counted={"inputTokens": COUNT}),
     "Imported": _stored_answer(optional={}, counted={}),

@@ -24,6 +24,9 @@ from router.bodies import replace_surrogates
 CHUNKS_MAX = 1000
 """More chunks than this never fit a context; the same bound as a search's `limit`."""
 
+CONTEXT_TOKENS_MAX = 10_000_000
+"""The same bound as that of `recall.context_tokens_max`."""
+
 _MODES = {
     "on": Access(), "all": Access(), "auto": Access(), "default": Access(), "true": Access(),
     "read": Access(write=False), "selective": Access(write=False),
@@ -52,6 +55,7 @@ class MemoryOptions(msgspec.Struct, frozen=True):
         access: whether to recall and whether to store at all.
         store_input, store_response: which sides of the exchange to store.
         chunks_max: how many chunks a context may have.
+        context_tokens_max: how many tokens it may have, within what the settings allow; 0 for no wish.
     """
 
     access: Access
@@ -62,6 +66,7 @@ class MemoryOptions(msgspec.Struct, frozen=True):
     chunks_max: int
     injection: Injection
     time_zone: tzinfo
+    context_tokens_max: int = 0
 
     @property
     def stores(self) -> bool:
@@ -108,6 +113,9 @@ def resolve_options(
         chunks_max=_chunks_max(headers, query, body, settings.recall),
         injection=_injection(headers.get("x-memory-injection"), settings.proxy.injection),
         time_zone=_time_zone(headers.get("x-timezone") or settings.recall.time_zone),
+        context_tokens_max=whole_number(
+            headers.get("x-memory-max-tokens") or 0, "X-Memory-Max-Tokens", 0, CONTEXT_TOKENS_MAX
+        ),
     )
 
 

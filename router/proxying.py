@@ -22,7 +22,7 @@ from models.ids import VaultRef
 from models.memory import LOCAL_RECALL_MODEL
 from router.chat_memory import ChatMemory
 from router.components import Components
-from router.headers import HeaderList, hide_key
+from router.headers import HeaderList, hide_key, hide_key_in_headers
 from router.options import MemoryOptions
 from router.plans import CallOf, Plan, Planner
 from router.providers.base import ChatRequest, Reply, Turn, WireFormat
@@ -211,9 +211,10 @@ class Proxy:
         """A reply in one piece: a completion, an error, or something that only the client understands."""
         reply, memory = answered.reply, exchange.memory
         body, is_whole = await _read_up_to(reply, self._parts.settings.proxy.reply_bytes_max)
-        said = None
+        said, headers = None, reply.headers
         if reply.status >= 400:
             body = hide_key(body, answered.plan.headers)
+            headers = hide_key_in_headers(headers, answered.plan.headers)
         if is_whole:
             body = await offload(self._parts, len(body), answered.adapted.reply, body, status=reply.status)
         elif answered.adapted.translation is not None:
@@ -225,7 +226,7 @@ class Proxy:
         await self._store(memory, said, model=exchange.chat.model)
         response = Response(body if is_whole else _Rest(body, reply), reply.status)
         response.headers.clear()
-        for name, value in [*reply.headers, *memory.headers(), *facts]:
+        for name, value in [*headers, *memory.headers(), *facts]:
             response.headers.add(name, value)
         if is_whole:
             response.content_length = len(body)

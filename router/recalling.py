@@ -1,6 +1,6 @@
 """From a conversation to a context: the question, its embedding, the vault's answer, the rendered block.
 
-Owns the question's text and the cache of blocks for tool loops. `recall` raises; whether a failure may be passed over
+Owns the cache of blocks for tool loops. `recall` raises; whether a failure may be passed over
 is the route's business (promise 4).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, tzinfo
 from functools import lru_cache
@@ -23,21 +23,13 @@ from models.embedding import TextEncoder
 from models.errors import DeadlineExceeded, MemoryRouterError
 from models.ids import VaultRef
 from models.messages import Found, Hit, Recall, Recalled, Search
-from models.rendering import ContextItem, entry_header, render_context
-from models.text import clean, normalised
-from models.words import terms
+from models.packing import Entry, Piece, pack
+from models.rendering import THEN, ContextItem, entry_header, render_context
+from models.text import normalised
+from models.time_intervals import time_intervals
 from router.observe import log_event
 from router.options import MemoryOptions
-from router.providers.base import Turn
-
-QUESTION_CHARACTERS_MAX = 2_000
-"""Longer questions are cut from the front: the model reads 256 tokens, and what is asked usually comes last."""
-
-TERSE_TERMS_MAX = 2
-"""A last turn with so few words ("and there?", "why?") is understood with the turns before it."""
-
-ENTRY_HEADER_TOKENS = 32
-"""`[MEMORY - 2 days ago (Wed, Jun 3, 9:14 AM)] ` with its blank line, rounded up."""
+from router.questions import Asked
 
 BLOCKS_MAX = 4_096
 COUNTED_PARTS_MAX = 4_096
@@ -66,21 +58,12 @@ class Recollection(msgspec.Struct, frozen=True):
 NOTHING = Recollection()
 
 
-def question_text(turns: Sequence[Turn]) -> str:
-    """The words to search by: the last user turn, with what was said before it where it says too little alone."""
-    texts = [text for turn in turns if (text := clean(turn.text))]
-    users = [position for position, turn in enumerate(turns) if turn.role == "user" and clean(turn.text)]
-    if not users:
-        return ""
-    question = clean(turns[users[-1]].text)
-    if len(terms(question[:QUESTION_CHARACTERS_MAX])) <= TERSE_TERMS_MAX:
-        question = "\n".join(texts[-3:])
-    return question[-QUESTION_CHARACTERS_MAX:]
-
-
-def context_item(hit: Hit) -> ContextItem:
-    """A hit as it is shown in a context."""
-    return ContextItem(text=hit.matched, role=hit.memory.role, timestamp_ms=hit.memory.timestamp_ms)
+def context_item(entry: Entry) -> ContextItem:
+    """An entry as it is shown in a context."""
+    first, *further = [
+        ContextItem(text=piece.text, role=piece.memory.role, timestamp_ms=piece.memory.timestamp_ms) for piece in entry
+    ]
+    return msgspec.structs.replace(first, then=tuple(further))
 
 
 def without_echo(hits: Sequence[Hit], question: str) -> tuple[Hit, ...]:
@@ -103,16 +86,19 @@ class ContextTokens:
         self._count = lru_cache(maxsize=COUNTED_PARTS_MAX)(encoder.count_tokens)
         self.frame_tokens = encoder.count_tokens(render_context([], 0, UTC))
 
-    def context_tokens(self, hits: Sequence[Hit], now_ms: int, time_zone: tzinfo) -> int:
-        """Tokens of the context that these hits make."""
-        headers = (entry_header(context_item(hit), now_ms, time_zone) for hit in hits)
-        words = sum(self._count(word) for header in headers for word in header.split())
-        return self.frame_tokens + words + sum(map(self.hit_tokens, hits))
+    def context_tokens(self, entries: Iterable[Entry], now_ms: int, time_zone: tzinfo) -> int:
+        """Tokens of the context that these entries make."""
+        pieces = ((piece, place > 0) for entry in entries for place, piece in enumerate(entry))
+        return self.frame_tokens + sum(
+            self.piece_tokens(piece, now_ms, time_zone, continues=continues) for piece, continues in pieces
+        )
 
-    def hit_tokens(self, hit: Hit) -> int:
-        """Tokens of a hit's text."""
-        whole = len(hit.matched) == len(hit.memory.content)
-        return hit.memory.tokens if whole else self._count(hit.matched)
+    def piece_tokens(self, piece: Piece, now_ms: int, time_zone: tzinfo, *, continues: bool) -> int:
+        """Tokens of a piece with what stands before it: the header of an entry, or who goes on speaking."""
+        header = THEN[piece.memory.role] if continues else entry_header(context_item((piece,)), now_ms, time_zone)
+        words = sum(self._count(word) for word in header.split())
+        whole = len(piece.text) == len(piece.memory.content)
+        return words + (piece.memory.tokens if whole else self._count(piece.text))
 
 
 class Recaller:
@@ -136,51 +122,66 @@ class Recaller:
         self._blocks: OrderedDict[tuple[object, ...], tuple[float, Recollection]] = OrderedDict()
 
     async def recall(
-        self, vault: VaultRef, question: str, options: MemoryOptions, *, now_ms: int, timeout_s: float
+        self,
+        vault: VaultRef,
+        asked: Asked,
+        options: MemoryOptions,
+        *,
+        now_ms: int,
+        timeout_s: float,
+        explain: bool = False,
     ) -> Recollection:
         """The context for a question.
+
+        Args:
+            explain: let each hit say what placed it.
 
         Raises:
             DeadlineExceeded, Overloaded: not within `timeout_s`.
             MemoryRouterError: the vault's own error.
         """
         began_s = time.perf_counter()
-        if not question or not options.chunks_max:
+        if not asked.text or not options.chunks_max:
             return NOTHING
         with _deadline(timeout_s) as remaining_s:
-            vector, embedding_ms = await self._embed(question)
+            vector, embedding_ms = await self._embed(asked.meaning)
             message = Recall(
-                text=question,
+                text=asked.words,
                 vector=vector,
                 scope=options.scope,
                 chunks_max=options.chunks_max,
                 now_ms=now_ms,
+                intervals=time_intervals(asked.text, now_ms=now_ms, tz=options.time_zone),
+                explain=explain,
             )
             recalled: Recalled = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
-        hits = self._within_budget(without_echo(recalled.hits, question))
-        items = [context_item(hit) for hit in hits]
-        context = render_context(items, now_ms, options.time_zone) if items else None
+        hits = without_echo(recalled.hits, asked.text)
+        entries = self._packed(hits, options, now_ms)
+        shown = {piece.memory.seq for entry in entries for piece in entry if piece.is_hit}
+        hits = tuple(hit for hit in hits if hit.memory.seq in shown)
+        items = [context_item(entry) for entry in entries]
         return Recollection(
-            context=context,
+            context=render_context(items, now_ms, options.time_zone) if items else None,
             hits=hits,
             chunks=len(hits),
-            tokens=self._counter.context_tokens(hits, now_ms, options.time_zone) if context else 0,
+            tokens=self._counter.context_tokens(entries, now_ms, options.time_zone) if items else 0,
             embedding_ms=embedding_ms,
             total_ms=(time.perf_counter() - began_s) * 1000,
         )
 
-    def _within_budget(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-        """The best hits whose entries fit into the token budget together; all of them without one."""
-        if not self._context_tokens_max:
-            return tuple(hits)
-        left = self._context_tokens_max - self._counter.frame_tokens
-        fitting = []
-        for hit in hits:
-            left -= ENTRY_HEADER_TOKENS + self._counter.hit_tokens(hit)
-            if left < 0:
-                break
-            fitting.append(hit)
-        return tuple(fitting)
+    def _packed(self, hits: Sequence[Hit], options: MemoryOptions, now_ms: int) -> list[Entry]:
+        """What of these hits goes into a context: within the smaller of the budgets of the settings and the request."""
+        budgets = [budget for budget in (self._context_tokens_max, options.context_tokens_max) if budget]
+
+        def cost(piece: Piece, continues: bool) -> int:
+            return self._counter.piece_tokens(piece, now_ms, options.time_zone, continues=continues)
+
+        return pack(
+            hits,
+            hits_max=options.chunks_max,
+            tokens_max=min(budgets) - self._counter.frame_tokens if budgets else None,
+            cost=cost,
+        )
 
     async def search(
         self,
@@ -191,8 +192,12 @@ class Recaller:
         limit: int,
         now_ms: int,
         timeout_s: float,
+        explain: bool = False,
     ) -> tuple[Hit, ...]:
         """Memories for a question, best first.
+
+        Args:
+            explain: let each hit say what placed it.
 
         Raises:
             DeadlineExceeded, Overloaded: not within `timeout_s`.
@@ -200,7 +205,15 @@ class Recaller:
         """
         with _deadline(timeout_s) as remaining_s:
             vector, _ = await self._embed(question)
-            message = Search(text=question, vector=vector, scope=options.scope, limit=limit, now_ms=now_ms)
+            message = Search(
+                text=question,
+                vector=vector,
+                scope=options.scope,
+                limit=limit,
+                now_ms=now_ms,
+                intervals=time_intervals(question, now_ms=now_ms, tz=options.time_zone),
+                explain=explain,
+            )
             found: Found = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
         return found.hits
 

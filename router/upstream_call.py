@@ -29,6 +29,7 @@ CLOSE_TIMEOUT_S = 2.0
 _KEEPALIVE_EXPIRY_S = 30.0  # below the idle limit of common load balancers (60 s), so we rarely write into a closed one
 _DECODED = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib recognises both headers with this window
+_GZIP_BEGINS = b"\x1f"
 _TIMED_OUT: dict[type[Exception], str] = {
     httpx.ConnectTimeout: "accept a connection",
     httpx.WriteTimeout: "take the request",
@@ -59,7 +60,7 @@ class UpstreamResponse:
         self._provider = provider
         self._idle_timeout_s = idle_timeout_s
         self._chunks = response.aiter_raw()
-        self._inflater = zlib.decompressobj(_GZIP_OR_ZLIB) if decoded else None
+        self._inflater = _Inflater() if decoded else None
 
     @property
     def is_event_stream(self) -> bool:
@@ -78,9 +79,14 @@ class UpstreamResponse:
         with mapped_errors(self._provider), trio.fail_after(self._idle_timeout_s):
             chunk = b""
             while not chunk:
-                chunk = await anext(self._chunks)
+                try:
+                    chunk = await anext(self._chunks)
+                except StopAsyncIteration:
+                    if self._inflater is not None:
+                        self._inflater.check_whole()
+                    raise
                 if self._inflater is not None:
-                    chunk = self._inflater.decompress(chunk)
+                    chunk = self._inflater.inflate(chunk)
             return chunk
 
     async def read(self, *, bytes_max: int = REPLY_BYTES_MAX) -> bytes:
@@ -110,6 +116,35 @@ class UpstreamResponse:
                 pass
             finally:
                 await close(self._response)
+
+
+class _Inflater:
+    """Unpacks a body as it comes. Gzip data may have several members (RFC 1952, section 2.2); what is none is padding.
+
+    Both methods raise zlib.error: the data is damaged, or ends too early.
+    """
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._begun = False
+
+    def inflate(self, chunk: bytes) -> bytes:
+        """What this chunk unpacks to."""
+        data = bytearray()
+        while chunk:
+            if self._member.eof:
+                if not chunk.startswith(_GZIP_BEGINS):
+                    break
+                self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+            self._begun = True
+            data += self._member.decompress(chunk)
+            chunk = self._member.unused_data
+        return bytes(data)
+
+    def check_whole(self) -> None:
+        """At the end of the body: a cut that the connection's framing did not show. No data at all is an empty body."""
+        if self._begun and not self._member.eof:
+            raise zlib.error("the data ends too early")
 
 
 class _Body(httpx.AsyncByteStream):

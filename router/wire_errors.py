@@ -15,6 +15,7 @@ from models.errors import InvalidRequest, MemoryRouterError
 from router.providers.anthropic_messages import ANTHROPIC_MESSAGES
 from router.providers.base import WireFormat
 from router.providers.gemini import GeminiFormat
+from router.providers.json_bytes import whole_text
 from router.providers.openai_chat import OPENAI_CHAT
 
 _FORMATS: tuple[tuple[re.Pattern[str], WireFormat], ...] = (
@@ -38,9 +39,9 @@ def error_body(error: MemoryRouterError, path: str) -> bytes:
     field = error.field if isinstance(error, InvalidRequest) else None
     wire_format = _format_of(path)
     if wire_format is not None:
-        message = f"{error.message} {error.hint}".strip()
+        message = whole_text(f"{error.message} {error.hint}".strip())
         return wire_format.error_body(message, status=error_status(error, path), code=error.code, field=field)
-    body: dict[str, Any] = {"error": error.message, "code": error.code}
+    body: dict[str, Any] = {"error": whole_text(error.message), "code": error.code}
     if error.hint:
         body["hint"] = error.hint
     if field:

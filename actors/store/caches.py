@@ -66,7 +66,8 @@ class VaultCaches:
         """Replace the vault's imprint; see the protocol."""
 
         def write() -> None:
-            save_imprint(self._snapshots, self._keyring.find(vault).data_key, vault.number, parts)
+            data_key = self._keyring.find(vault).data_key
+            save_imprint(self._snapshots, data_key, vault.number, parts, between=trio.from_thread.check_cancelled)
             try:
                 self._keyring.find(vault)
             except NotFound:  # erased meanwhile: what was removed then must not come back, unreadable as it is
@@ -76,6 +77,5 @@ class VaultCaches:
         await trio.to_thread.run_sync(write, limiter=self._snapshot_calls)
 
     async def remove_imprint(self, vault: VaultRef) -> None:
-        """Remove the vault's imprint; see the protocol."""
-        remove = partial(remove_imprint, self._snapshots, vault.number)
-        await trio.to_thread.run_sync(remove, limiter=self._snapshot_calls)
+        """Remove the vault's imprint; see the protocol. Takes no memory, so it does not wait for who loads segments."""
+        await trio.to_thread.run_sync(remove_imprint, self._snapshots, vault.number)

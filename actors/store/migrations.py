@@ -101,8 +101,8 @@ CREATE TABLE damaged_inbox(
     Migration(
         number=3,
         script="""
--- From here on the body of a memory is an array (actors/store/memory_rows.py); those that are there stay maps. Nothing is
--- rewritten, but programs that read maps only would leave new rows out as damaged, so they must refuse the file.
+-- From here on the body of a memory is an array (actors/store/memory_rows.py); those that are there stay maps. No row
+-- is rewritten, but programs that read maps only would leave new rows out as damaged, so they must refuse the file.
 """,
     ),
 )

@@ -184,6 +184,8 @@ class VaultStore(Protocol):
     async def save_imprint(self, vault: VaultRef, parts: Sequence[memoryview]) -> None:
         """Write what may save reading the vault's memories again to the disk, sealed, in place of the one before.
 
+        A cancellation ends it within a fraction of a second, and the one before stays.
+
         Raises:
             NotFound, StorageFull, StoreUnavailable: it is not written.
         """

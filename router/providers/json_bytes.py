@@ -39,7 +39,15 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_LENIENT = json.JSONDecoder(parse_constant=_no_constant)
+def _read_int(digits: str) -> int | float:
+    """Python refuses integers of many digits, JSON does not: they are read as what 1e999 is read as."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+_LENIENT = json.JSONDecoder(parse_constant=_no_constant, parse_int=_read_int)
 
 
 def check_shape(body: bytes) -> None:
@@ -108,7 +116,7 @@ def decode_value(raw: bytes) -> Any:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
-            return json.loads(raw, parse_constant=_no_constant)
+            return json.loads(raw, parse_constant=_no_constant, parse_int=_read_int)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
 

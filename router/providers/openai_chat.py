@@ -18,6 +18,7 @@ from router.providers.json_bytes import (
     encode_string,
     join_array,
     join_object,
+    whole_text,
 )
 from router.providers.openai_reply import ChatCollector, parse_chat_reply
 from router.providers.request_parts import (
@@ -185,5 +186,5 @@ def _turn_role(role: str) -> Literal["user", "assistant"] | None:
 
 def _error_member(message: str, *, status: int, code: str, field: str | None) -> bytes:
     kind = _ERROR_TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
-    error = {"message": message, "type": kind, "param": field, "code": code}
+    error = {"message": whole_text(message), "type": kind, "param": field, "code": code}
     return b'"error":' + msgspec.json.encode(error)

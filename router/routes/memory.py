@@ -10,13 +10,14 @@ from quart import Blueprint, Response, request
 from actors.inbox_lag import weigh
 from models.errors import Forbidden, InvalidRequest
 from models.memory import Exchange, Message, Role, memory_id
-from models.messages import Barrier, Forget, Hit, Stats, VaultStats
+from models.messages import Barrier, Explanation, Forget, Hit, Stats, VaultStats
 from router.admin import format_time
 from router.auth import Caller
 from router.components import Components
 from router.conversations import read_messages, turns_of
 from router.options import MemoryOptions, whole_number
-from router.recalling import NOTHING, Recollection, question_text
+from router.questions import asked_of
+from router.recalling import NOTHING, Recollection
 from router.remembering import MODEL_CHARACTERS_MAX
 from router.request_ids import current_request_id
 from router.requests import json_response, offload, read_body, read_caller, read_object, read_options
@@ -64,16 +65,21 @@ class _MemoryApi:
         began_s = time.perf_counter()
         caller, body, options = await self._read()
         messages = read_messages(body, self._parts.settings.memory, session_id=options.session_id, cut=True)
+        explain = read_flag(body.get("explain"), "explain")
         recollection = NOTHING
         if options.access.read:
             recollection = await self._parts.recaller.recall(
                 caller.principal.vault,
-                question_text(turns_of(messages)),
+                asked_of(turns_of(messages)),
                 options,
                 now_ms=self._parts.now_ms(),
                 timeout_s=self._ask_timeout_s,
+                explain=explain,
             )
-        return json_response(prepared(recollection, total_ms=_since(began_s)))
+        answer = prepared(recollection, total_ms=_since(began_s))
+        if explain:
+            answer["memories"] = [search_item(hit) for hit in recollection.hits]
+        return json_response(answer)
 
     async def ingest(self) -> Response:
         """Remember a finished exchange. 202 means durable, and findable by its words."""
@@ -130,6 +136,7 @@ class _MemoryApi:
             raise InvalidRequest("query must be a non-empty string.", field="query")
         limit = body.get("limit")
         limit = SEARCH_LIMIT_DEFAULT if limit is None else whole_number(limit, "limit", 1, SEARCH_LIMIT_MAX)
+        explain = read_flag(body.get("explain"), "explain")
         hits: tuple[Hit, ...] = ()
         if options.access.read:
             hits = await self._parts.recaller.search(
@@ -139,6 +146,7 @@ class _MemoryApi:
                 limit=limit,
                 now_ms=self._parts.now_ms(),
                 timeout_s=self._ask_timeout_s,
+                explain=explain,
             )
         items = [search_item(hit) for hit in hits]
         return json_response({"memories": items, "count": len(items), "metrics": {"total_ms": _since(began_s)}})
@@ -277,7 +285,30 @@ def search_item(hit: Hit) -> dict[str, Any]:
         item["external_id"] = memory.external_id
     if memory.metadata is not None:
         item["metadata"] = memory.metadata
+    if hit.explanation is not None:
+        item["explanation"] = explanation_body(hit.explanation)
     return item
+
+
+def explanation_body(explanation: Explanation) -> dict[str, Any]:
+    """What placed a memory; rounded to what a reader can use."""
+    return {
+        "features": {name: round(value, 4) for name, value in explanation.features.items()},
+        "weights": {name: round(value, 4) for name, value in explanation.weights.items()},
+        "relevance": round(explanation.relevance, 4),
+        "rank": explanation.rank,
+    }
+
+
+def read_flag(value: Any, name: str) -> bool:
+    """A switch of a body that is off unless it is true.
+
+    Raises:
+        InvalidRequest: neither true, false nor null.
+    """
+    if value is not None and not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false.", field=name)
+    return value is True
 
 
 def stats_body(counted: VaultStats, *, key: str, dims: int) -> dict[str, Any]:

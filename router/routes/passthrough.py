@@ -12,7 +12,7 @@ from quart.wrappers.response import ResponseBody
 from models.errors import UnsupportedEncoding
 from router.auth import Caller
 from router.components import Components
-from router.headers import HeaderList, hide_key
+from router.headers import HeaderList, hide_key, hide_key_in_headers
 from router.multipart import FormBeginning, boundary_of
 from router.passing_through import (
     PATHS,
@@ -128,6 +128,7 @@ class Passthrough:
         error = None
         if reply.status >= 400:
             error = hide_key(await reply.read(bytes_max=self._parts.settings.proxy.reply_bytes_max), plan.headers)
+            headers = hide_key_in_headers(headers, plan.headers)
         elif reply.is_event_stream:
             chunks = PassedEvents(reply, event_bytes_max=self._parts.settings.proxy.event_bytes_max)
         response = Response(_Passed(chunks) if error is None else error, reply.status)

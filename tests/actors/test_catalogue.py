@@ -154,3 +154,23 @@ def test_the_chain_of_neighbours_is_always_the_sorted_session(steps: list[tuple[
         positions = [int(arrays.chunk_memory[filled.first_chunk(seq)]) for seq in expected]
         assert [int(arrays.next[place]) for place in positions] == [*positions[1:], NOBODY][: len(positions)]
         assert [int(arrays.previous[place]) for place in positions] == [NOBODY, *positions[:-1]][: len(positions)]
+
+
+def test_what_stands_beside_a_memory_is_what_carries_something() -> None:
+    """In the order of time, within the session; small talk and texts without chunks are passed off as nothing."""
+    filled = catalogue(
+        memory(1, at=30, session="a"),
+        memory(2, at=10, session="a"),
+        memory(3, at=20, session="b"),
+        memory(4, at=40, session="a", small_talk=True),
+        memory(5, at=50, session="a", chunks=0),
+    )
+
+    def seqs(seq: int) -> list[int | None]:
+        return [None if beside is None else beside.seq for beside in filled.beside(seq)]
+
+    assert seqs(1) == [2, None]
+    assert seqs(2) == [None, 1]
+    assert seqs(3) == [None, None]
+    assert seqs(4) == [1, None]
+    assert seqs(5) == [None, None]

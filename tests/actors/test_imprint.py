@@ -81,8 +81,14 @@ def state(vault: Vault) -> dict[str, Any]:
             for key, session in catalogue._sessions.items()
         },
         "counts": (catalogue.count(None), catalogue.placed, vault.nbytes, len(vault._index)),
-        "postings": {term: list(postings) for term, postings in lexicon._postings.items()},
-        "lexicon": (len(lexicon), lexicon._alive_count, lexicon._terms_total, lexicon._postings_count),
+        "postings": {
+            term: postings if isinstance(postings, int) else list(postings)
+            for term, postings in lexicon._postings.items()
+        },
+        "lexicon": (
+            (len(lexicon), lexicon._alive_count, lexicon._terms_total),
+            (lexicon._postings_count, lexicon._arrays_count),
+        ),
         "lengths": lexicon._lengths[: len(lexicon)].tolist(),
         "known": (known._external_ids, known._timed, known._stored_ms, known._untimed),
     }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.analysis import analyse
 from actors.embedder import open_embedder
 from actors.hydration import load_memories
-from actors.imprint_keeper import ImprintKeeper
+from actors.imprint import ImprintSource
+from actors.imprint_keeper import ImprintKeeper, patience_s
+from actors.store.protocol import VaultStore
 from actors.store.sqlite import SqliteStore, open_store
 from actors.supervisor import Supervisor, open_supervisor
 from actors.vault import Vault
@@ -182,23 +185,171 @@ def a_vault(memories: int) -> Vault:
     return vault
 
 
+class SlowStore:
+    """A store whose imprints take time: `save_imprint` waits to be let on, and ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.imprint: bytes | None = None
+        self.begun = trio.Event()
+        self.go_on = trio.Event()
+        self.given_up = 0
+
+    async def load_imprint(self, vault: VaultRef) -> bytearray | None:
+        await self.go_on.wait()
+        return None if self.imprint is None else bytearray(self.imprint)
+
+    async def save_imprint(self, vault: VaultRef, parts: Sequence[memoryview]) -> None:
+        self.begun.set()
+        try:
+            await self.go_on.wait()
+        except trio.Cancelled:
+            self.given_up += 1
+            raise
+        self.imprint = b"".join(parts)
+
+    async def remove_imprint(self, vault: VaultRef) -> None:
+        await trio.lowlevel.checkpoint()
+        self.imprint = None
+
+
+class Stand:
+    """What the keeper sees of a vault of any size, with an imprint of a few memories."""
+
+    def __init__(self, memories: int) -> None:
+        self.memories = self.placed = memories
+        self.copies = 0
+
+    def imprint_source(self) -> ImprintSource:
+        self.copies += 1
+        return a_vault(9).imprint_source()
+
+
+NOWHERE = VaultRef(number=VaultNumber(1), shard=0)
+
+
+def a_keeper(store: SlowStore) -> ImprintKeeper:
+    return ImprintKeeper(NOWHERE, cast(VaultStore, store), memories_min=1)
+
+
+async def test_a_removal_ends_the_write_under_way_instead_of_waiting_for_it() -> None:
+    store = SlowStore()
+    keeper = a_keeper(store)
+    async with keeper.running():
+        keeper.keep_nowait(Stand(9))
+        await store.begun.wait()
+        await keeper.remove()
+        assert (store.given_up, store.imprint, keeper.covered) == (1, None, 0)
+        store.go_on.set()
+        keeper.keep_nowait(Stand(9))
+        with trio.fail_after(60):
+            while keeper.covered != 9:
+                await trio.lowlevel.checkpoint()
+    assert store.imprint is not None
+
+
+async def test_a_request_before_the_keeper_runs_is_not_lost() -> None:
+    """As at the end of the first hydration of a large vault, after which it may only be read."""
+    store = SlowStore()
+    store.go_on.set()
+    keeper = a_keeper(store)
+    vault = Stand(9)
+    keeper.keep_nowait(vault)
+    keeper.keep_nowait(vault)
+    assert vault.copies == 1
+    async with keeper.running():
+        with trio.fail_after(60):
+            while keeper.covered != 9:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_a_request_beside_a_write_is_not_lost() -> None:
+    store = SlowStore()
+    keeper = a_keeper(store)
+    async with keeper.running():
+        keeper.keep_nowait(Stand(9))
+        await store.begun.wait()
+        keeper.keep_nowait(Stand(100))
+        store.go_on.set()
+        with trio.fail_after(60):
+            while keeper.covered != 100:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_a_copy_that_waits_is_not_written_after_a_removal() -> None:
+    store = SlowStore()
+    store.go_on.set()
+    keeper = a_keeper(store)
+    vault = Stand(9)
+    keeper.keep_nowait(vault)
+    await keeper.remove()
+    async with keeper.running():
+        await wait_all_tasks_blocked()
+        assert (store.begun.is_set(), keeper.covered) == (False, 0)
+        keeper.keep_nowait(vault)
+        await store.begun.wait()
+
+
+async def test_reading_a_large_imprint_may_take_as_long_as_its_size_needs(mock_clock: MockClock) -> None:
+    for memories, waited_s, expected in ((9, 11, None), (1_000_000, 150, bytearray(b"all of it"))):
+        store = SlowStore()
+        store.imprint = b"all of it"
+        keeper = a_keeper(store)
+        loaded: list[bytearray | None] = []
+
+        async def load(keeper: ImprintKeeper = keeper, memories: int = memories) -> None:
+            loaded.append(await keeper.load(memories))  # noqa: B023
+
+        async with trio.open_nursery() as children:
+            children.start_soon(load)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(waited_s)
+            await wait_all_tasks_blocked()
+            store.go_on.set()
+        assert loaded == [expected]
+
+
+async def test_a_write_that_takes_too_long_is_given_up_and_asked_for_again_when_the_vault_leaves(
+    mock_clock: MockClock,
+) -> None:
+    store = SlowStore()
+    keeper = a_keeper(store)
+    vault = Stand(9)
+    async with keeper.running():
+        keeper.keep_nowait(vault)
+        await store.begun.wait()
+        mock_clock.jump(patience_s(size_bytes=0) - 1)
+        await wait_all_tasks_blocked()
+        assert store.given_up == 0
+        mock_clock.jump(2)
+        await wait_all_tasks_blocked()
+        assert (store.given_up, keeper.covered) == (1, 0)
+        keeper.keep_nowait(vault)
+        assert vault.copies == 1, "not at once again"
+    store.go_on.set()
+    await keeper.finish(vault)
+    assert keeper.covered == 9
+
+
+def test_patience_grows_with_the_size() -> None:
+    assert patience_s() == 10
+    assert patience_s(memories=1_000_000) >= 200
+    assert patience_s(size_bytes=200_000_000) >= 190
+
+
 async def test_what_was_copied_before_a_removal_is_not_written_after_it() -> None:
     """A deletion meets a write that is under way."""
     async with open_memory_store() as store:
         vault = (await store.create_account(key_hash=b"k", shown="mk_", created_ms=1)).vault
         keeper = ImprintKeeper(vault, store, memories_min=1)
-        async with trio.open_nursery() as children:
-            children.start_soon(keeper.write_all)
-            await wait_all_tasks_blocked()
+        async with keeper.running():
             keeper.keep_nowait(a_vault(9))
             await keeper.remove()
             await wait_all_tasks_blocked()
             assert await store.load_imprint(vault) is None
             assert keeper.covered == 0
-            await keeper.finish(a_vault(9))
-            assert await store.load_imprint(vault) is not None
-            assert keeper.covered == 9
-            children.cancel_scope.cancel()
+        await keeper.finish(a_vault(9))
+        assert await store.load_imprint(vault) is not None
+        assert keeper.covered == 9
 
 
 async def test_a_store_that_fails_costs_the_vault_nothing() -> None:

@@ -11,12 +11,15 @@ import pytest
 import trio
 
 from actors.embedder import open_embedder
+from actors.index_keeper import IndexKeeper
+from actors.mailbox import Mailbox
+from actors.segments import BuildJob, Segment
 from actors.store.sqlite import open_store
 from actors.supervisor import Supervisor, open_supervisor
 from actors.vault_actor import VaultLimits
 from models.ids import VaultRef
 from models.memory import Exchange, ImportedVectors, Message
-from models.messages import Found, Page, Paged, Scope, Search, Stats, VaultStats
+from models.messages import Built, Found, Page, Paged, Scope, Search, Stats, VaultStats
 from models.settings import VaultSettings
 from models.store_settings import StoreSettings
 from tests.fakes.embedding import HashEmbedding
@@ -87,6 +90,80 @@ async def wait_saved(data_dir: Path, house: House) -> None:
 async def fill(house: House) -> None:
     await house.remember(*(Message(role="user", content=text) for text in TEXTS))
     await house.wait_sealed()
+
+
+def tasks_of(keeper: IndexKeeper) -> int:
+    assert keeper._children is not None
+    return len(keeper._children.child_tasks)
+
+
+def one_job() -> BuildJob:
+    return BuildJob(
+        [[np.eye(4, dtype=np.float32)]],
+        model_id="m",
+        dims=4,
+        labels=np.arange(4, dtype=np.uint64),
+        chunks=np.arange(4, dtype=np.int32),
+        merged=[],
+    )
+
+
+@asynccontextmanager
+async def a_keeper(data_dir: Path) -> AsyncIterator[tuple[IndexKeeper, Mailbox]]:
+    """A keeper that does not run yet, and the mailbox that it posts to."""
+    mailbox = Mailbox(messages_max=2, reserved_max=0)
+    async with open_store(data_dir, settings=StoreSettings(shards=1, ballast_bytes=0)) as store:
+        vault = (await store.create_account(key_hash=b"k", shown="mk_", created_ms=1)).vault
+        yield IndexKeeper(vault, store, mailbox, trio.CapacityLimiter(1), model_id="m", dims=4), mailbox
+
+
+async def next_built(mailbox: Mailbox) -> Segment:
+    with trio.fail_after(PATIENCE_S):
+        envelope = await mailbox.receive.receive()
+    assert isinstance(envelope.message, Built)
+    assert isinstance(envelope.message.segment, Segment)
+    return envelope.message.segment
+
+
+async def wait_idle(keeper: IndexKeeper) -> None:
+    with trio.fail_after(PATIENCE_S):
+        while tasks_of(keeper):
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_vault_without_segments_has_no_tasks_for_them(tmp_path: Path) -> None:
+    """A hundred thousand vaults may be small ones; a task takes 3 kB."""
+    async with a_keeper(tmp_path) as (keeper, _), keeper.running():
+        keeper.build_nowait(None)
+        keeper.keep_nowait(())
+        assert tasks_of(keeper) == 0
+
+
+async def test_tasks_live_as_long_as_there_is_work_and_come_again(tmp_path: Path) -> None:
+    async with a_keeper(tmp_path) as (keeper, mailbox), keeper.running():
+        segments: list[Segment] = []
+        for number in (1, 2):
+            keeper.build_nowait(one_job())
+            assert tasks_of(keeper) == 1
+            segments.append(await next_built(mailbox))
+            segments[-1].number = number
+            keeper.keep_nowait(segments)
+            await wait_idle(keeper)
+            assert len(snapshots(tmp_path)) == number
+
+
+async def test_what_was_asked_for_before_it_ran_is_done_when_it_runs(tmp_path: Path) -> None:
+    """Hydration plans builds and changes segments, and the tasks of a vault begin after it."""
+    segment = one_job().run()
+    assert segment is not None
+    segment.number = 1
+    async with a_keeper(tmp_path) as (keeper, mailbox):
+        keeper.keep_nowait([segment])
+        keeper.build_nowait(one_job())
+        async with keeper.running():
+            await next_built(mailbox)
+            await wait_idle(keeper)
+            assert len(snapshots(tmp_path)) == 1
 
 
 async def test_a_large_vault_is_sealed_and_answers_the_same(tmp_path: Path) -> None:

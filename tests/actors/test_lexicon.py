@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 import numpy as np
@@ -146,6 +147,30 @@ def test_a_purge_gives_the_memory_back_in_bounded_steps() -> None:
     assert subject.nbytes < full * 0.6
     assert subject.document_frequency("only3") == 0
     assert subject.purge()
+
+
+def test_the_garbage_collector_does_not_look_at_words_of_one_chunk() -> None:
+    """Most words of a vault stand in one chunk only: an array for each would be most of its objects."""
+    subject = filled("dog", "cat", "cat dog", "bird")
+    tracked = [term for term, held in subject._postings.items() if gc.is_tracked(held)]
+    assert tracked == ["dog", "cat"]
+
+
+def test_what_a_word_takes_follows_its_chunks() -> None:
+    """Whichever way it came to have one, two, one and none of them."""
+    one, two = filled("dog", "cat"), filled("dog", "cat dog")
+    removed = filled("dog", "cat dog", "cat")
+    for subject, number in ((two, 0), (removed, 1)):
+        before = subject.nbytes
+        subject.remove(number)
+        assert subject.purge()
+        assert subject.nbytes < before
+        assert Lexicon.of(subject.copy().postings()).nbytes == subject.nbytes
+    assert removed.nbytes == one.nbytes
+    removed.remove(0)
+    removed.remove(2)
+    assert removed.purge()
+    assert removed.nbytes == Lexicon().nbytes
 
 
 def test_an_empty_lexicon_answers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,9 +12,13 @@ from hypothesis import strategies as st
 
 from actors.index import DenseMatch
 from actors.lexicon import LexicalMatch
-from actors.ranking import RELEVANCE_LEAST, Ranked, RankQuery, VaultArrays, is_relevant, rank
+from actors.ranking import RELEVANCE_LEAST, Ranked, is_relevant, rank
+from actors.ranking_inputs import Described, RankQuery, VaultArrays
+from models.time_intervals import TimeInterval
+from models.traits import ENDS_ASKING
 
 NAN = float("nan")
+MANY = 60
 
 
 def arrays(
@@ -99,13 +104,31 @@ def test_what_is_not_eligible_is_neither_returned_nor_of_influence() -> None:
     assert 1 not in order(ranked)
 
 
-def test_the_turn_beside_the_match_comes_next() -> None:
-    """A question is often answered in the turn after it, which shares no word with it."""
+def test_what_stands_around_the_match_comes_before_what_stands_elsewhere() -> None:
     vault = arrays(sessions=[0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
     ranked = rank(query([0, 0, 5, 0, 0, 0, 0, 0, 0, 0]), vault)
     assert order(ranked)[0] == 2
-    assert set(order(ranked)[1:3]) == {1, 3}
-    assert set(order(ranked)[3:5]) == {0, 4}
+    assert set(order(ranked)[1:5]) == {0, 1, 3, 4}
+
+
+def test_the_turn_after_a_question_that_matches_comes_next() -> None:
+    """A question is often answered in the turn after it, which shares no word with it."""
+    traits = np.array([0, 0, ENDS_ASKING, 0, 0, 0, 0, 0, 0, 0], np.uint8)
+    asked = msgspec.structs.replace(
+        query([0, 0, 5, 0, 0, 0, 0, 0, 0, 0]),
+        describe=lambda memories: Described(traits[memories], np.zeros(len(memories), np.uint64)),
+    )
+    assert order(rank(asked, arrays(sessions=[0, 0, 0, 0, 0, 1, 1, 1, 1, 1])))[:2] == [2, 3]
+
+
+def test_memories_of_the_time_asked_for_are_preferred_and_others_stay() -> None:
+    """Time is no filter: the best match by words is still there."""
+    asked = msgspec.structs.replace(
+        query([2, 1, 1, 0]), intervals=(TimeInterval(start_ms=2, end_ms=3, weight=1.0, first=0, last=4),)
+    )
+    ranked = rank(asked, apart(4))
+    assert order(ranked)[0] == 2
+    assert sorted(order(ranked)) == [0, 1, 2, 3]
 
 
 def test_neighbours_do_not_reach_across_sessions() -> None:
@@ -177,22 +200,29 @@ def test_an_empty_vault_gives_nothing_and_is_not_relevant() -> None:
 
 def test_relevance_is_absolute() -> None:
     """The best of a vault that knows nothing of the question is still the best of it, but not relevant."""
-    unrelated = rank(query([1, 0, 0], [0.15, 0.1, 0.05], coverage=[0.1, 0, 0]), apart(3))
-    related = rank(query([1, 0, 0], [0.6, 0.1, 0.05], coverage=[0.9, 0, 0]), apart(3))
-    assert unrelated.relevance.max() < RELEVANCE_LEAST < related.relevance.max()
+    others = [0.0] * (MANY - 1)
+    unrelated = rank(query([1, *others], [0.15, *others], coverage=[0.1, *others]), apart(MANY))
+    related = rank(query([1, *others], [0.6, *others], coverage=[0.9, *others]), apart(MANY))
+    assert unrelated.answerable < RELEVANCE_LEAST < related.answerable
     assert not is_relevant(unrelated).any()
-    assert is_relevant(related).tolist() == [True, False, False]
+    assert order(related)[0] == 0
+    assert is_relevant(related).tolist() == [True] + [False] * (MANY - 1)
 
 
 def test_words_alone_can_be_relevant() -> None:
-    assert is_relevant(rank(query([4, 0], [NAN, 0.1], coverage=[1.0, 0.0]), apart(2))).tolist() == [True, False]
-    assert is_relevant(rank(query([4, 0], coverage=[1.0, 0.0]), apart(2))).tolist() == [True, False]
+    others = [0.0] * (MANY - 1)
+    for dense in ([NAN, *[0.1] * (MANY - 1)], None):
+        ranked = rank(query([4, *others], dense, coverage=[1.0, *others]), apart(MANY))
+        assert order(ranked)[0] == 0
+        assert is_relevant(ranked)[0]
 
 
 def test_the_neighbour_of_a_relevant_memory_may_go_along() -> None:
-    vault = arrays(sessions=[0, 0, 1])
-    ranked = rank(query([4, 0, 0], [0.7, 0.1, 0.1], coverage=[1.0, 0, 0]), vault)
-    assert dict(zip(order(ranked), is_relevant(ranked).tolist(), strict=True)) == {0: True, 1: True, 2: False}
+    vault = arrays(sessions=[0, 0, *range(1, MANY - 1)])
+    others = [0.0] * (MANY - 1)
+    ranked = rank(query([4, *others], [0.7, *others], coverage=[1.0, *others]), vault)
+    kept = [memory for memory, relevant in zip(order(ranked), is_relevant(ranked).tolist(), strict=True) if relevant]
+    assert kept == [0, 1]
 
 
 def test_a_cut_off_of_zero_lets_everything_pass() -> None:
@@ -204,7 +234,7 @@ def test_the_background_of_an_approximate_index_tells_what_stands_out() -> None:
     dense = [NAN, 0.80, 0.79, NAN, NAN]
     ranked = rank(query([0.5, 0, 0, 0, 0], dense, background=(0.1, 0.05)), apart(5))
     assert order(ranked)[:2] == [1, 2]
-    assert ranked.relevance[0] > RELEVANCE_LEAST
+    assert ranked.answerable > RELEVANCE_LEAST
 
 
 NUMBERS = st.floats(0, 30, width=32)
@@ -233,6 +263,6 @@ def test_a_ranking_is_complete_and_orderly(rows: list[tuple[float, float, int, b
     assert len(set(order(ranked))) == len(ranked)
     assert set(order(ranked)) <= set(eligible)
     assert ranked.chunks.tolist() == order(ranked)
-    for values in (ranked.scores, ranked.relevance):
-        assert ((values >= 0) & (values <= 1)).all()
+    assert ((ranked.scores >= 0) & (ranked.scores <= 1)).all()
+    assert (ranked.scores <= ranked.answerable).all()
     assert (np.diff(ranked.scores) <= 0).all()

@@ -209,11 +209,43 @@ async def test_statistics_tell_what_is_live(autojump_clock: MockClock) -> None:
         assert statistics["messages_waiting"] == 0
 
 
-async def test_a_vault_over_the_budget_keeps_nobody_out_for_long(autojump_clock: MockClock) -> None:
-    """Its residency protects it, so the others are let in after a short wait."""
-    async with open_house(memory_max_bytes=1, residency_min_s=3_600.0) as house:
-        large, other = await house.new_vault(), await house.new_vault()
-        await house.remember(large, "an apple")
+async def test_vaults_over_the_budget_keep_nobody_out_for_long(autojump_clock: MockClock) -> None:
+    """Their residency protects them, so the others are let in after a short wait."""
+    async with open_house(memory_max_bytes=60_000, residency_min_s=3_600.0) as house:
+        for number in range(4):
+            await house.remember(await house.new_vault(), f"{number} " + "x" * 19_000)
+        assert house.supervisor.statistics()["bytes_in_memory"] > 60_000
         before_s = trio.current_time()
-        assert await house.found(other) == []
+        assert await house.found(await house.new_vault()) == []
         assert 0 < trio.current_time() - before_s < 2
+
+
+async def test_a_vault_larger_than_the_budget_stays_and_keeps_nobody_waiting(autojump_clock: MockClock) -> None:
+    async with open_house(memory_max_bytes=60_000, residency_min_s=0.0, idle_timeout_s=600.0) as house:
+        large, other = await house.new_vault(), await house.new_vault()
+        await house.remember(large, *[f"{number} " + "x" * 19_000 for number in range(4)])
+        assert house.supervisor.statistics()["bytes_in_memory"] > 60_000
+        for _ in range(3):
+            await trio.sleep(100)
+            before_s = trio.current_time()
+            assert await house.found(other) == []
+            assert trio.current_time() == before_s
+        await house.stats(large)
+        assert house.store.loads == {large.number: 1, other.number: 1}
+        await trio.sleep(700)
+        assert house.supervisor.statistics()["live"] == 0
+
+
+async def test_a_vault_that_leaves_memory_is_emptied_by_its_actor(autojump_clock: MockClock) -> None:
+    """And not by the garbage collector, which would take a second for a million memories, at any time."""
+    async with open_house(idle_timeout_s=60.0) as house:
+        vault = await house.new_vault()
+        await house.remember(vault, "an apple", "a pear", session_id="s")
+        await house.stats(vault)
+        actor = house.supervisor._entries[vault.number].actor
+        assert actor is not None
+        assert all(map(len, [actor._vault.holdings()[place] for place in (0, 1, 2)]))
+        await trio.sleep(62)
+        assert house.supervisor.statistics()["live"] == 0
+        assert not any(actor._vault.holdings())
+        assert await house.found(vault) == ["a pear", "an apple"]

@@ -336,7 +336,7 @@ async def test_what_the_store_could_not_delete_is_still_there(store: WatchedStor
 async def test_a_large_session_is_deleted_in_steps_each_of_which_holds(
     store: WatchedStore, vault: VaultRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.vault_actor.FORGET_MEMORIES_MAX", 2)
+    monkeypatch.setattr("actors.forgetting.FORGET_MEMORIES_MAX", 2)
     steps = 0
 
     async def failing_at_the_third() -> None:

@@ -50,10 +50,49 @@ def test_over_the_budget_the_least_recently_used_leave_until_it_fits() -> None:
 
 def test_a_vault_that_has_just_come_stays_even_over_the_budget() -> None:
     live = working_set(memory_max_bytes=100)
-    live.touch(A, 0)
-    live.resize(A, 500)
+    for vault in (A, B):
+        live.touch(vault, 0)
+        live.resize(vault, 80)
     assert victims(live, 29.9) == []
     assert victims(live, 30) == [(A, "memory")]
+
+
+def test_a_vault_larger_than_the_budget_leaves_only_when_it_is_unused() -> None:
+    """It takes minutes to load: whoever uses it now and then must find it, whatever else is used meanwhile."""
+    live = working_set(memory_max_bytes=100)
+    live.touch(A, 0)
+    live.resize(A, 500)
+    for now_s in (40, 80):
+        live.touch(B, now_s)
+        live.resize(B, 60)
+        assert victims(live, now_s + 31) == []
+    assert victims(live, 300) == [(A, "idle")]
+    live.touch(A, 300)
+    assert victims(live, 301) == []
+
+
+def test_beside_a_vault_larger_than_the_budget_the_others_have_all_of_it() -> None:
+    live = working_set(memory_max_bytes=100)
+    for now_s, (vault, size_bytes) in enumerate([(A, 500), (B, 60), (C, 40)]):
+        live.touch(vault, now_s)
+        live.resize(vault, size_bytes)
+        assert not live.full, "nobody waits to be let in"
+    live.resize(C, 60)
+    assert live.full
+    assert victims(live, 100) == [(B, "memory")]
+    live.resize(A, 90)
+    assert victims(live, 100) == [(A, "memory"), (B, "memory")], "a usual vault again"
+
+
+def test_of_several_vaults_larger_than_the_budget_the_last_used_stays() -> None:
+    live = working_set(memory_max_bytes=100)
+    for now_s, vault in enumerate((A, B, C, A)):
+        live.touch(vault, now_s)
+        live.resize(vault, 150)
+    assert victims(live, 100) == [(B, "memory"), (C, "memory")]
+    live.remove(A)
+    live.touch(B, 101)
+    assert victims(live, 102) == [(C, "memory")]
 
 
 def test_busy_vaults_are_passed_over() -> None:
@@ -94,12 +133,14 @@ def test_the_bytes_are_always_the_sum_of_the_live_vaults(steps: list[tuple[Vault
             live.remove(vault)
             sizes.pop(vault, None)
         assert live.bytes_in_memory == sum(sizes.values())
-    left = sum(sizes.values()) - sum(sizes[vault] for vault, _ in victims(live, len(steps) + 250))
-    assert left <= 150  # no vault is too new any more, so the budget is kept
+    for vault, _ in victims(live, len(steps) + 250):
+        del sizes[vault]
+    # No vault is too new any more, so the budget is kept but for one vault that is larger by itself.
+    assert sum(sizes.values()) - max((size for size in sizes.values() if size > 150), default=0) <= 150
 
 
 def test_the_log_says_once_that_a_vault_alone_is_larger_than_the_budget(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever runs the server has to raise the limit: such a vault leaves and is loaded again and again."""
+    """Whoever runs the server has to know: such a vault stays beside the others, which have the budget for them."""
     live = working_set(memory_max_bytes=1_000)
     live.touch(A, 0)
     live.resize(A, 1_000)

@@ -290,3 +290,34 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405_in_json(tmp_path: P
             await server.post(f"{PATH}/", {"model": "openai/m", "messages": [user("I told you.")]})
         ).status_code == 200
         assert "I told you." in await told(server)
+
+
+async def test_odd_json_in_a_chat_is_an_honest_answer(tmp_path: Path) -> None:
+    """Half a surrogate pair in a name that is quoted, and numbers of thousands of digits: never a 500."""
+    digits = b"9" * 5_000
+    async with open_both(tmp_path) as (server, provider):
+        answer = await server.post(PATH, b'{"model":"\\ud800/m","messages":[{"role":"user","content":"hi"}]}')
+        assert_openai(answer, 404, "model_not_found")
+        said = (
+            b'{"model":"openai/m","messages":[{"role":"user","content":"hi","refusal":' + digits + b'}],"x":' + digits
+        )
+        answer = await server.post(PATH, said + b',"context_limit":' + digits + b"}")
+        assert_openai(answer, 400, "invalid_request")
+        provider.enqueue(reply_script())
+        assert (await server.post(PATH, said + b"}")).status_code == 200
+        assert provider.requests[-1].body.endswith(b'"x":' + digits + b"}")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/responses", 405), ("/v1/memory/search", 405), ("/v1/models", 400), ("/elsewhere", 404)]
+)
+async def test_a_websocket_is_refused_in_json(tmp_path: Path, path: str, status: int) -> None:
+    """Some SDKs try one first. It is a GET that no route takes, and no fault here."""
+    upgrade = {
+        "connection": "Upgrade", "upgrade": "websocket",
+        "sec-websocket-version": "13", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }  # fmt: skip
+    async with open_both(tmp_path) as (server, _):
+        answer = await server.get(path, headers=upgrade)
+        assert answer.status_code == status
+        assert object_of(answer)["error"]

@@ -43,6 +43,29 @@ async def test_prepare(tmp_path: Path) -> None:
     assert not found["context"].endswith("\n")
 
 
+async def test_explanations(tmp_path: Path) -> None:
+    """With `explain: true`, per memory: features, weights, relevance, rank. Else no trace of them."""
+    shape = {"features": dict, "weights": dict, "relevance": NUMBER, "rank": int}
+    asked = {"messages": [user("What is my dog called?")]}
+    async with open_server(tmp_path / "data") as server:
+        await server.ingest(DOG)
+        prepared = object_of(await server.post("/v1/memory/prepare", {**asked, "explain": True}))
+        found = object_of(await server.post("/v1/memory/search", {"query": "dog", "explain": True}))
+        plain = [
+            object_of(await server.post("/v1/memory/prepare", asked)),
+            object_of(await server.post("/v1/memory/search", {"query": "dog", "explain": False})),
+        ]
+        wrong = await server.post("/v1/memory/search", {"query": "dog", "explain": "yes"})
+    for answer in (prepared, found):
+        (memory,) = answer["memories"]
+        check(memory["explanation"], shape)
+        assert memory["explanation"]["relevance"] == memory["score"]
+        assert set(memory["explanation"]["features"]) == set(memory["explanation"]["weights"])
+    assert "explanation" not in str(plain)
+    assert "memories" not in plain[0]
+    assert wrong.status_code == 400
+
+
 async def test_ingest(tmp_path: Path) -> None:
     """202; the counts are those of the user's and the assistant's texts."""
     async with open_server(tmp_path / "data") as server:

@@ -109,7 +109,8 @@ async def say_much(client: Client, provider: FakeProvider, dialect: Dialect) -> 
     provider.enqueue(script(dialect, stream=False))
     answers = [await client.post(by_query, dialect.body, key="")]
     for key, headers in ((OPERATORS_KEY, {}), (OWN_KEY, own)):
-        provider.enqueue(Script(status=401, body=quoting.replace("KEY", key).encode()))
+        refusal = quoting.replace("KEY", key).encode()
+        provider.enqueue(Script(status=401, headers=[("www-authenticate", f"Bearer {key}")], body=refusal))
         answers.append(await client.post(dialect.path, dialect.body, headers=headers))
         assert "Wrong API key: ****" in answers[-1].text
     provider.enqueue(streaming(dialect, beginning(dialect), ending="cut"))

@@ -10,7 +10,14 @@ from models.errors import InvalidRequest, NoProviderKey
 from models.ids import mint_key
 from models.provider_settings import Secret
 from models.version import VERSION
-from router.headers import ANTHROPIC_VERSION, HeaderList, hide_key, request_headers, response_headers
+from router.headers import (
+    ANTHROPIC_VERSION,
+    HeaderList,
+    hide_key,
+    hide_key_in_headers,
+    request_headers,
+    response_headers,
+)
 from router.providers.routing import Credential
 
 _KEY = mint_key()
@@ -72,10 +79,11 @@ def test_headers_that_connection_names_and_odd_values_stay_here() -> None:
     assert not headers.keys() & {"traceparent", "openai-x", "openai-y", "connection"}
 
 
-def test_a_memory_key_is_never_a_provider_key() -> None:
-    """It is refused by name of the provider, not by its value."""
+@pytest.mark.parametrize("key", [_KEY, f'"{_KEY}"', f"Bearer {_KEY}", f"Basic {_KEY}", f"sk-1,{_KEY}"])
+def test_a_memory_key_is_never_a_provider_key(key: str) -> None:
+    """Nor is what holds one. It is refused by name of the provider, not by its value."""
     with pytest.raises(NoProviderKey) as caught:
-        sent(key=_KEY)
+        sent(key=key)
 
     assert _KEY not in str(caught.value)
 
@@ -106,7 +114,9 @@ def test_retry_hints_rate_limits_and_ids_come_back() -> None:
 
 def test_connection_details_and_cookies_do_not_come_back() -> None:
     """Neither the provider's nor its CDN's."""
-    dropped = ["Connection", "transfer-encoding", "keep-alive", "content-length", "set-cookie", "server", "date",
+    dropped = ["Link", "content-location", "X-Forwarded-For", "x-real-ip", "forwarded", "proxy-status", "set-cookie2",
+               "clear-site-data", "Connection", "transfer-encoding", "keep-alive", "content-length", "set-cookie",
+               "server", "date",
                "alt-svc", "cf-ray", "location", "x-memory-status", "access-control-allow-origin", "x-hop", "via",
                "x-litellm-model-api-base", "llm_provider-retry-after", "X-Accel-Redirect", "x-envoy-upstream-host",
                "x-mr-attempts", "x-provider-detected", "refresh", "x-powered-by"]  # fmt: skip
@@ -157,3 +167,5 @@ def test_a_key_that_an_error_quotes_is_blotted_out(credential: Credential) -> No
     assert hide_key(b"Wrong key: sk-12345678.", sent_with("sk-12345678")) == b"Wrong key: ***********."
     assert hide_key(b"Wrong key: sk-1.", sent_with("sk-1")) == b"Wrong key: sk-1."
     assert hide_key(b"No key.", sent_with("")) == b"No key."
+    quoting = [("x-debug", "sk-12345678 \xe4"), ("retry-after", "1")]
+    assert hide_key_in_headers(quoting, sent_with("sk-12345678")) == [("x-debug", "*********** \xe4"), quoting[1]]

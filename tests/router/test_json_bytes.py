@@ -98,3 +98,12 @@ def test_surrogate_halves_are_joined_or_replaced() -> None:
     assert whole_text("\ud83d" + "\ude42") == "🙂"
     assert whole_text("a\ud83db") == "a\ufffdb"
     assert encode_string("\ud83d") == '"\ufffd"'.encode()
+
+
+def test_integers_of_any_length_are_read() -> None:
+    """Python gives up at 4 300 digits; JSON sets no limit, and neither may be a crash."""
+    digits = b"9" * 5_000
+
+    assert decode_value(digits) == float("inf")
+    assert decode_value(b"-" + digits) == -float("inf")
+    assert split_object(b'{"\\ud800":' + digits + b"}") == {"\ud800": digits}

@@ -173,9 +173,18 @@ def test_an_explicit_limit_overrides_the_density() -> None:
     assert resolve(headers={"x-memory-context-limit": ""}, body={"context_limit": None}).chunks_max == 30
 
 
+def test_a_request_may_bound_the_tokens_of_its_context() -> None:
+    """By a header alone; 0 and nothing mean no wish."""
+    assert resolve(headers={"x-memory-max-tokens": "1500"}).context_tokens_max == 1_500
+    for headers in ({}, {"x-memory-max-tokens": ""}, {"x-memory-max-tokens": "0"}):
+        assert resolve(headers=headers).context_tokens_max == 0
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        ({"headers": {"x-memory-max-tokens": "-1"}}, "X-Memory-Max-Tokens"),
+        ({"headers": {"x-memory-max-tokens": "few"}}, "X-Memory-Max-Tokens"),
         ({"body": {"density": "huge"}}, "density"),
         ({"body": {"density": 3}}, "density"),
         ({"body": {"density": ""}}, "density"),

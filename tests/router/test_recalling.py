@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import trio
@@ -20,19 +21,18 @@ from models.errors import DeadlineExceeded
 from models.ids import Access, VaultNumber, VaultRef, hash_key
 from models.memory import Exchange, Memory, Message, Role
 from models.messages import Hit, Scope
+from models.packing import Piece
 from models.rendering import render_context
 from models.settings import VaultSettings
 from router.options import MemoryOptions
-from router.providers.base import Turn
+from router.questions import plainly
 from router.recalling import (
     BLOCKS_MAX,
     NOTHING,
-    QUESTION_CHARACTERS_MAX,
     ContextTokens,
     Recaller,
     Recollection,
     context_item,
-    question_text,
     without_echo,
 )
 from tests.fakes.embedding import HashEmbedding
@@ -55,44 +55,9 @@ class Clock:
         return self.now_s
 
 
-def turns(*texts: str) -> list[Turn]:
-    """A conversation that begins with the user."""
-    return [Turn(role="user" if at % 2 == 0 else "assistant", text=text) for at, text in enumerate(texts)]
-
-
 def hit(text: str) -> Hit:
     memory = Memory(seq=1, role="user", content=text, timestamp_ms=0, stored_ms=0, source="ingest")
     return Hit(memory=memory, matched=text, score=0.5)
-
-
-# --- the question ---
-
-
-def test_the_question_is_the_last_thing_the_user_said() -> None:
-    """Not the history, not a prefilled reply."""
-    said = turns("I live in Graz.", "Nice!", "Which museums in town are open on Mondays?", "Let me see: ")
-    assert question_text(said) == "Which museums in town are open on Mondays?"
-
-
-def test_a_terse_question_is_understood_with_what_was_said_before() -> None:
-    """ "And there?" alone finds nothing."""
-    said = turns("When is the museum in Graz open?", "From ten to six.", "And in Vienna?")
-    assert question_text(said) == "When is the museum in Graz open?\nFrom ten to six.\nAnd in Vienna?"
-
-
-def test_a_long_question_keeps_its_end() -> None:
-    """What is asked usually comes last."""
-    question = question_text(turns("x " * 5_000 + "Where is my passport?"))
-    assert len(question) == QUESTION_CHARACTERS_MAX
-    assert question.endswith("Where is my passport?")
-
-
-def test_without_a_user_there_is_no_question() -> None:
-    """Nor with one whose text is our own block."""
-    block = "<memory_context>\n[MEMORY - just now (x)] old\n</memory_context>"
-    assert question_text([]) == ""
-    assert question_text([Turn(role="assistant", text="Hello")]) == ""
-    assert question_text([Turn(role="user", text=block)]) == ""
 
 
 def test_the_question_itself_is_no_answer() -> None:
@@ -136,8 +101,12 @@ async def test_what_is_relevant_becomes_a_context() -> None:
     """With its size; and nothing becomes none."""
     async with open_recaller() as (recaller, supervisor, vault):
         await remember(supervisor, vault, "My dog is called Rex.")
-        found = await recaller.recall(vault, "What is my dog called?", OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S)
-        nothing = await recaller.recall(vault, "Quarterly tax filing?", OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S)
+        found = await recaller.recall(
+            vault, plainly("What is my dog called?"), OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S
+        )
+        nothing = await recaller.recall(
+            vault, plainly("Quarterly tax filing?"), OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S
+        )
 
     assert found.context is not None
     assert "My dog is called Rex." in found.context
@@ -152,7 +121,7 @@ async def test_a_question_that_the_model_fails_on_is_answered_by_words() -> None
     async with open_recaller(BrokenEncoder()) as (recaller, supervisor, vault):
         await remember(supervisor, vault, "The pump kept stopping all night.")
         question = "Was the PUMP stopping all night?"
-        found = await recaller.recall(vault, question, OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S)
+        found = await recaller.recall(vault, plainly(question), OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S)
         hits = await recaller.search(vault, question, OPTIONS, limit=5, now_ms=2_000, timeout_s=PATIENCE_S)
 
     assert found.context is not None
@@ -167,8 +136,8 @@ async def test_no_question_and_no_room_cost_nothing() -> None:
             access=Access(), store_input=True, store_response=True, session_id=None, scope=Scope(), chunks_max=0,
             injection="tail", time_zone=UTC,
         )  # fmt: skip
-        assert await recaller.recall(nobody, "", OPTIONS, now_ms=1, timeout_s=PATIENCE_S) is NOTHING
-        assert await recaller.recall(nobody, "Anything?", none, now_ms=1, timeout_s=PATIENCE_S) is NOTHING
+        assert await recaller.recall(nobody, plainly(""), OPTIONS, now_ms=1, timeout_s=PATIENCE_S) is NOTHING
+        assert await recaller.recall(nobody, plainly("Anything?"), none, now_ms=1, timeout_s=PATIENCE_S) is NOTHING
 
 
 class SlowEncoder(HashEmbedding):
@@ -188,7 +157,7 @@ async def test_recall_ends_at_its_deadline() -> None:
     encoder = SlowEncoder()
     async with open_recaller(encoder) as (recaller, _, vault):
         with pytest.raises(DeadlineExceeded):
-            await recaller.recall(vault, "What is my dog called?", OPTIONS, now_ms=1, timeout_s=0.02)
+            await recaller.recall(vault, plainly("What is my dog called?"), OPTIONS, now_ms=1, timeout_s=0.02)
         encoder.release.set()
 
 
@@ -243,16 +212,78 @@ def test_a_contexts_tokens_are_those_of_its_text(role: Role, tmp_path: Path) -> 
     encoder = open_embedding_model(tmp_path, threads=1)
     texts = ["My dog is called Rex.", "Naïve café, 3.14 — ok?", "Überraschung!\n\nZwei Zeilen", "日本語のテキスト 😀"]
     now_ms = 1_790_000_000_000
-    hits = [
-        Hit(
+    pieces = [
+        Piece(
             memory=Memory(
                 seq=n, role=role, content=text, timestamp_ms=now_ms - n * 86_400_000, stored_ms=0, source="ingest",
                 tokens=encoder.count_tokens(text),
             ),
-            matched=text,
-            score=1.0,
+            text=text,
         )
         for n, text in enumerate(texts)
     ]  # fmt: skip
-    context = render_context([context_item(hit) for hit in hits], now_ms, UTC)
-    assert ContextTokens(encoder).context_tokens(hits, now_ms, UTC) == encoder.count_tokens(context)
+    entries = [(pieces[0],), (pieces[1], pieces[2], pieces[3])]
+    context = render_context([context_item(entry) for entry in entries], now_ms, UTC)
+    assert ContextTokens(encoder).context_tokens(entries, now_ms, UTC) == encoder.count_tokens(context)
+
+
+async def test_a_token_budget_holds_for_the_whole_context() -> None:
+    """Whichever of the server's and the request's is smaller; what is too long makes way for what fits."""
+    dogs = [f"My dog number {number} is called Rex {'and barks at bones ' * number}." for number in range(8)]
+    async with open_recaller() as (opened, supervisor, vault):
+        await remember(supervisor, vault, *dogs)
+        frame = ContextTokens(HashEmbedding()).frame_tokens
+        for server, wish in ((frame + 60, 0), (0, frame + 60), (frame + 60, 10_000), (10_000, frame + 60)):
+            recaller = Recaller(
+                opened._embedder, supervisor, block_cache_s=60, context_tokens_max=server, clock=Clock()
+            )
+            options = msgspec.structs.replace(OPTIONS, context_tokens_max=wish)
+            found = await recaller.recall(
+                vault, plainly("What are my dogs called?"), options, now_ms=2_000, timeout_s=PATIENCE_S
+            )
+            assert found.context is not None
+            assert 0 < found.chunks < len(dogs)
+            assert HashEmbedding().count_tokens(found.context) == found.tokens <= frame + 60
+
+
+async def test_an_answer_comes_with_its_question() -> None:
+    """In one entry, and counted once: it is one memory that was found."""
+    said = (
+        Message(role="assistant", content="Which of the two hotels in Porto shall I book?"),
+        Message(role="user", content="The second one, please."),
+    )
+    async with open_recaller() as (recaller, supervisor, vault):
+        with await supervisor.pin(vault) as pin:
+            receipt = pin.submit([Exchange(messages=said, source="ingest", accepted_ms=1_000)])
+            await receipt.wait_applied(timeout_s=PATIENCE_S)
+        one = msgspec.structs.replace(OPTIONS, chunks_max=1)
+        found = await recaller.recall(
+            vault, plainly("The second one of what?"), one, now_ms=2_000, timeout_s=PATIENCE_S
+        )
+
+    assert found.context is not None
+    assert found.context.count("[MEMORY - ") == found.chunks == 1
+    question, answer = found.context.splitlines()[1:3]
+    assert question.endswith("Assistant: Which of the two hotels in Porto shall I book?")
+    assert answer == "  The user then: The second one, please."
+    assert found.tokens == HashEmbedding().count_tokens(found.context)
+
+
+async def test_what_placed_a_memory_is_told_on_request_alone() -> None:
+    """The features times their weights order the hits; unasked, nothing is computed."""
+    async with open_recaller() as (recaller, supervisor, vault):
+        await remember(supervisor, vault, "My dog is called Rex.", "My cat is called Tom.", "It rained in Graz.")
+        question = "What is my dog called?"
+        plain = await recaller.search(vault, question, OPTIONS, limit=3, now_ms=2_000, timeout_s=PATIENCE_S)
+        told = await recaller.search(
+            vault, question, OPTIONS, limit=3, now_ms=2_000, timeout_s=PATIENCE_S, explain=True
+        )
+
+    assert [hit.explanation for hit in plain] == [None] * 3
+    assert [hit.memory.seq for hit in plain] == [hit.memory.seq for hit in told]
+    explanations = [hit.explanation for hit in told if hit.explanation is not None]
+    assert [explanation.rank for explanation in explanations] == [1, 2, 3]
+    assert [explanation.relevance for explanation in explanations] == [hit.score for hit in told]
+    sums = [sum(e.features[name] * e.weights[name] for name in e.features) for e in explanations]
+    assert sums == sorted(sums, reverse=True)
+    assert all(set(e.features) == set(e.weights) >= {"base", "lexical", "dense"} for e in explanations)

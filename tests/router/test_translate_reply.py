@@ -189,3 +189,10 @@ def test_any_json_becomes_json(value: Any, status: int) -> None:
     body = json.dumps(value).replace("Infinity", "1e999").encode()
 
     json.loads(translate_reply(body, status=status, now_s=1))
+
+
+def test_an_error_with_half_a_surrogate_pair_is_an_error_all_the_same() -> None:
+    """It is JSON; the half becomes U+FFFD."""
+    body = translate_reply(b'{"type":"error","error":{"type":"api_error","message":"\\ud800 no"}}', status=400, now_s=0)
+
+    assert json.loads(body)["error"]["message"] == "\ufffd no"

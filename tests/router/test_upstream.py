@@ -88,8 +88,9 @@ async def test_redirects_are_not_followed() -> None:
         (stream_script([b"data: 1\n\n"], ending="cut_in_chunk"), UpstreamError),
         (Script(headers=[("content-encoding", "br")], body=b"?"), UpstreamError),
         (Script(headers=[("content-encoding", "gzip")], body=b"no gzip"), UpstreamError),
+        (Script(headers=[("content-encoding", "gzip")], body=gzip.compress(chat_reply())[:-9]), UpstreamError),
     ],
-    ids=["hang", "idle", "cut", "cut in chunk", "foreign encoding", "broken encoding"],
+    ids=["hang", "idle", "cut", "cut in chunk", "foreign encoding", "broken encoding", "cut encoding"],
 )
 async def test_failures_become_our_errors(
     script: Script, kind: type[MemoryRouterError], mock_clock: trio.testing.MockClock
@@ -153,6 +154,18 @@ async def test_what_was_not_asked_for_is_decoded_anyway() -> None:
             assert await response.read() == chat_reply()
 
         assert response.headers == []
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0\0"])
+async def test_all_members_of_packed_data_are_read_and_padding_is_not(padding: bytes) -> None:
+    """Servers that pack piece by piece send one member after the other (RFC 1952, section 2.2)."""
+    reply = chat_reply()
+    packed = gzip.compress(reply[:9]) + gzip.compress(reply[9:]) + padding
+    async with open_fake_provider() as provider, open_upstream({"fake": provider.settings()}) as upstream:
+        provider.enqueue(Script(headers=[("content-encoding", "gzip")], body=packed))
+        assert await call(upstream) == reply
+        provider.enqueue(Script(headers=[("content-encoding", "gzip")], body=b""))
+        assert await call(upstream) == b""
 
 
 async def test_a_reply_over_the_limit_is_refused() -> None:

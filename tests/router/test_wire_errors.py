@@ -77,3 +77,11 @@ def test_overload_says_when_to_retry() -> None:
     assert error_headers(Overloaded("x", retry_after_s=7)) == {"Retry-After": "7"}
     assert error_headers(DeadlineExceeded("x")) == {"Retry-After": "1"}
     assert error_headers(Unauthenticated("x")) == {}
+
+
+@pytest.mark.parametrize("path", [OWN, CHAT, "/v1/messages", "/v1/responses", "/v1beta/models/m:generateContent"])
+def test_text_that_cannot_be_encoded_is_no_failure(path: str) -> None:
+    """Errors quote what the client sent, and JSON may hold half a surrogate pair."""
+    body = error_body(InvalidRequest("No model `\ud800`."), path)
+
+    assert "No model `\ufffd`." in body.decode()

@@ -61,6 +61,24 @@ def test_a_failed_save_leaves_the_one_before(tmp_path: Path) -> None:
     assert [path.name for path in file_of(tmp_path).parent.iterdir()] == [NAME]
 
 
+def test_a_save_that_is_given_up_leaves_the_one_before(tmp_path: Path) -> None:
+    """After any piece, also behind those that were synced already."""
+    save(tmp_path, b"before")
+    pieces = 0
+
+    def give_up() -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 18:
+            raise RuntimeError("given up")
+
+    with pytest.raises(RuntimeError, match="given up"):
+        save_imprint(tmp_path, key(), VAULT, [memoryview(bytes(20 << 20))], between=give_up)
+    assert pieces == 18
+    assert load(tmp_path) == b"before"
+    assert [path.name for path in file_of(tmp_path).parent.iterdir()] == [NAME]
+
+
 def test_it_is_sealed_and_for_its_owner_only(tmp_path: Path) -> None:
     save(tmp_path, WORDS * 1_000)
     assert b"launch" not in file_of(tmp_path).read_bytes()

@@ -50,7 +50,7 @@ FULL = Memory(
     request_id="r",
     small_talk=True,
 )
-FULL_BODY = bytes.fromhex("9f07a45465612ecf000001a0c4506c090901020391920004c3c3a173a16da17881a16101a172")
+FULL_BODY = bytes.fromhex("9f07a45465612ecf000001a0c4506c0909010203c0c3c3a173a16da17881a16101a172")
 
 
 @given(memories)
@@ -68,6 +68,15 @@ def test_the_layout_is_that_of_every_release() -> None:
     """What changes here changes what is on disks: it needs a migration."""
     assert encode_memory(FULL) == FULL_BODY
     assert decode_memory(FULL_BODY) == FULL
+    of_two_chunks = msgspec.structs.replace(FULL, spans=((0, 2), (2, 4)))
+    assert encode_memory(of_two_chunks) == FULL_BODY.replace(b"\x03\xc0", b"\x03\x92\x92\x00\x02\x92\x02\x04")
+
+
+def test_memories_of_one_chunk_share_their_spans() -> None:
+    """Spans of its own would cost each memory 150 bytes."""
+    once, again = decode_memory(FULL_BODY), decode_memory(FULL_BODY)
+    assert once.spans is again.spans
+    assert once.spans == FULL.spans
 
 
 def test_a_row_without_the_last_fields_has_their_defaults() -> None:
@@ -94,7 +103,7 @@ def test_a_number_that_stands_for_nothing_is_refused(place: int, number: int) ->
 
 @pytest.mark.parametrize("body", [b"", b"\x80", b"\x90", b"\x01", b"\xc0", FULL_BODY[:-1], FULL_BODY + b"\x00"])
 def test_what_is_no_memory_is_refused(body: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(msgspec.DecodeError):
         decode_memory(body)
 
 
