@@ -9,8 +9,9 @@ folds, by conversation. Then it fits two calibrations on the scores of those fol
 an answer at all (each question is also asked of two other vaults of its set), and that a memory is one.
 
 With `--write` the tables go into `actors/ranking.py`, but those of the scores not where a fit loses on any set by
-any@5, any@10 or MRR, by more than the standard error of the paired difference and 0.2 points: the one that has not seen the
-questions against the score that chooses candidates, or the one that has seen all against the table that stands there.
+any@5, any@10 or MRR, by more than the standard error of the paired difference and 0.2 points: the one that has not seen
+the questions against the score that chooses candidates, or the one that has seen all against the table that stands
+there.
 """
 
 from __future__ import annotations
