@@ -83,7 +83,7 @@ APIS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("stores", [True, False], ids=["main", "subagent"])
+@pytest.mark.parametrize("stores", [True, False], ids=["main", "side"])
 @pytest.mark.parametrize("api", APIS)
 async def test_openclaw_relays_its_model_traffic(tmp_path: Path, api: str, stores: bool) -> None:
     """The provider's key stays where the API has it; models have no prefix; sub-agents store nothing they say."""
