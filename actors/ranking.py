@@ -216,6 +216,8 @@ def _legs(query: RankQuery, arrays: VaultArrays, eligible_chunks: NDArray[np.boo
     dense = np.zeros_like(lexical)
     if query.dense is not None:
         dense = _standardised(query.dense.scores, eligible_chunks, query.dense.background)
+        if query.dense.background is None:
+            dense = _with_presumed(dense, np.isfinite(query.dense.scores), lexical, eligible_chunks)
         chunk_scores = chunk_scores + DENSE_WEIGHT * dense
 
     def best(values: Floats, otherwise: float) -> Floats:
@@ -236,6 +238,15 @@ def _legs(query: RankQuery, arrays: VaultArrays, eligible_chunks: NDArray[np.boo
         held=held,
     )
     return legs, chunk_scores
+
+
+def _with_presumed(dense: Floats, known: NDArray[np.bool_], lexical: Floats, eligible: NDArray[np.bool_]) -> Floats:
+    """The dense leg, with what is not embedded yet as near as its words say, and no nearer than the nearest known.
+
+    Else what has just been said would lose to what stands beside it, although it holds the very word asked for.
+    """
+    nearest = float(dense[known & eligible].max(initial=0.0))
+    return np.where(known, dense, np.clip(lexical, 0, nearest)).astype(np.float32)
 
 
 def _chunk_starts(chunk_memory: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.int32]]:

@@ -266,3 +266,13 @@ def test_a_ranking_is_complete_and_orderly(rows: list[tuple[float, float, int, b
     assert ((ranked.scores >= 0) & (ranked.scores <= 1)).all()
     assert (ranked.scores <= ranked.answerable).all()
     assert (np.diff(ranked.scores) <= 0).all()
+
+
+def test_what_was_just_said_wins_by_its_words_over_what_stands_beside_it() -> None:
+    """It has no vector yet; its neighbour has one, and even a near one."""
+    words = [0.0] * MANY
+    words[30] = 6.0
+    meaning = [0.1, 0.2] * (MANY // 2)
+    meaning[29], meaning[30] = 0.4, NAN
+
+    assert order(rank(query(words, meaning, coverage=[w / 6 for w in words]), arrays(sessions=[0] * MANY)))[0] == 30
