@@ -203,13 +203,17 @@ async def wait_durable(commit: Commit | None, *, deadline: float) -> str | None:
     return "commit_timeout" if scope.cancelled_caught else None
 
 
-class StreamBody(ResponseBody):
-    """A relay as a Quart response body. No scope or nursery lives in it, so that it may be left at any await."""
+class PulledBody(ResponseBody):
+    """Chunks as a Quart response body: the server's next read is theirs.
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
+    No scope or nursery lives in it, so that it may be left at any await; what the chunks hold open is closed by the
+    request's exit stack, whether or not this body was ever entered.
+    """
 
-    async def __aenter__(self) -> StreamBody:
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    async def __aenter__(self) -> PulledBody:
         return self
 
     async def __aexit__(
@@ -218,10 +222,10 @@ class StreamBody(ResponseBody):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Nothing: the request's exit stack closes the relay, whether or not this body was ever entered."""
+        """Nothing."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._relay
+        return self._chunks
 
 
 def stream_response(relay: Relay, *, status: int, headers: HeaderList) -> Response:
@@ -230,7 +234,7 @@ def stream_response(relay: Relay, *, status: int, headers: HeaderList) -> Respon
     Call it inside a request served through `CloseWithRequest`.
     """
     exits().callback(relay.close_nowait)
-    response = Response(StreamBody(relay), status=status)
+    response = Response(PulledBody(relay), status=status)
     response.headers.clear()
     for name, value in headers:
         response.headers.add(name, value)

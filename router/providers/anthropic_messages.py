@@ -8,7 +8,7 @@ and big images survive. Must never re-encode a block that it does not make.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from models.errors import InvalidRequest
 from router.providers.anthropic_reply import MessagesCollector, error_members, parse_messages_reply
@@ -32,6 +32,7 @@ from router.providers.request_parts import (
     read_model,
     read_object,
     read_stream,
+    turns_of,
 )
 from router.sse import EventSplitter
 
@@ -127,13 +128,7 @@ class MessagesRequest:
 
     def turns(self) -> list[Turn]:
         """User and assistant texts, in order. A `system` message among them is none."""
-        turns: list[Turn] = []
-        for message in self._messages:
-            role = _turn_role(message.role)
-            text = message.text() if role is not None else ""
-            if role is not None and text.strip():
-                turns.append(Turn(role=role, text=text, remember=message.remember))
-        return turns
+        return turns_of(self._messages)
 
     def anchor_hash(self) -> bytes | None:
         """SHA-256 over what the messages up to the anchor mean, each behind its length; None without an anchor.
@@ -226,12 +221,6 @@ class MessagesFormat:
 
 
 ANTHROPIC_MESSAGES = MessagesFormat()
-
-
-def _turn_role(role: str) -> Literal["user", "assistant"] | None:
-    if role == "user":
-        return "user"
-    return "assistant" if role == "assistant" else None
 
 
 def _read_messages(members: dict[str, bytes]) -> list[MessagesMessage]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from router.providers.base import Reply, Signal, Usage
+from router.providers.heard import Heard
 from router.providers.json_bytes import decode_value, whole_text
 from router.sse import Event
 
@@ -52,11 +53,9 @@ class MessagesCollector:
     """
 
     def __init__(self, *, text_chars_max: int) -> None:
-        self._chars_left = text_chars_max
-        self._pieces: list[str] = []
+        self._heard = Heard(text_chars_max=text_chars_max)
         self._block_begins = False
         self._counts: dict[str, int] = {}
-        self._truncated = False
         self._complete = False
         self._failed = False
         self.ended = False
@@ -79,10 +78,10 @@ class MessagesCollector:
     def reply(self) -> Reply:
         """What has been said so far."""
         return Reply(
-            text=whole_text("".join(self._pieces)),
+            text=self._heard.text(),
             complete=self._complete and not self._failed,
             usage=read_usage(self._counts) if self._counts else None,
-            truncated=self._truncated,
+            truncated=self._heard.truncated,
         )
 
     def _classify(self, event: Event, value: dict[str, Any]) -> Signal:
@@ -104,7 +103,7 @@ class MessagesCollector:
         elif self._complete:
             return
         elif kind == "content_block_start":
-            self._block_begins = bool(self._pieces)
+            self._block_begins = bool(self._heard)
             self._add(block_text(value.get("content_block")))
         elif kind == "content_block_delta" and member(value, "delta").get("type") == "text_delta":
             self._add(text_of(member(value, "delta")))
@@ -115,12 +114,7 @@ class MessagesCollector:
         if self._block_begins:
             self._block_begins = False
             text = f"\n{text}"
-        if len(text) > self._chars_left:
-            text = text[: self._chars_left]
-            self._truncated = True
-        if text:
-            self._pieces.append(text)
-            self._chars_left -= len(text)
+        self._heard.add(text)
 
 
 def parse_messages_reply(body: bytes, *, text_chars_max: int) -> Reply | None:

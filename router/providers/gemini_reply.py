@@ -10,7 +10,8 @@ from typing import Any
 
 from router.providers.base import Reply, Signal, Usage
 from router.providers.gemini_content import said_by_part
-from router.providers.json_bytes import decode_value, whole_text
+from router.providers.heard import Heard
+from router.providers.json_bytes import decode_value
 from router.sse import Event
 
 _FAILED_EVENT = "error"
@@ -25,10 +26,8 @@ class GeminiCollector:
 
     def __init__(self, *, choices: int = 1, text_chars_max: int) -> None:
         self._choices = choices
-        self._chars_left = text_chars_max
-        self._pieces: list[str] = []
+        self._heard = Heard(text_chars_max=text_chars_max)
         self._finished: set[int] = set()
-        self._truncated = False
         self._complete = False
         self._failed = False
         self.usage: Usage | None = None
@@ -58,15 +57,15 @@ class GeminiCollector:
             return
         for place, candidate in enumerate(_candidates(chunk)):
             if _index(candidate, place) == 0:
-                self._add(_candidate_text(candidate))
+                self._heard.add(_candidate_text(candidate))
 
     def reply(self) -> Reply:
         """What has been said so far."""
         return Reply(
-            text=whole_text("".join(self._pieces)),
+            text=self._heard.text(),
             complete=self._complete and not self._failed,
             usage=self.usage,
-            truncated=self._truncated,
+            truncated=self._heard.truncated,
         )
 
     def _classify(self, event: Event, chunk: dict[str, Any] | None) -> Signal:
@@ -78,14 +77,6 @@ class GeminiCollector:
             return Signal.FINISH
         finished = _finished_candidates(chunk)
         return Signal.FINISH if finished and len(self._finished | finished) >= self._choices else Signal.NOTHING
-
-    def _add(self, text: str) -> None:
-        if len(text) > self._chars_left:
-            text = text[: self._chars_left]
-            self._truncated = True
-        if text:
-            self._pieces.append(text)
-            self._chars_left -= len(text)
 
 
 def parse_gemini_reply(body: bytes, *, text_chars_max: int) -> Reply | None:

@@ -8,7 +8,7 @@ prompt cache sees the same prefix. Must never re-encode a message that it does n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -29,6 +29,7 @@ from router.providers.request_parts import (
     read_model,
     read_object,
     read_stream,
+    turns_of,
 )
 from router.sse import EventSplitter
 
@@ -71,15 +72,7 @@ class ChatCompletionsRequest:
 
     def turns(self) -> list[Turn]:
         """User and assistant texts, in order."""
-        turns: list[Turn] = []
-        for message in self._messages:
-            role = _turn_role(message.role)
-            if role is None:
-                continue
-            text = message.text()
-            if text.strip():
-                turns.append(Turn(role=role, text=text, remember=message.remember))
-        return turns
+        return turns_of(self._messages)
 
     def anchor_hash(self) -> bytes | None:
         """SHA-256 over what the messages up to the anchor mean, each behind its length; None without an anchor.
@@ -176,12 +169,6 @@ def _read_choices(members: dict[str, bytes]) -> int:
 def _read_include_usage(members: dict[str, bytes]) -> bool:
     options = decode_field(members, "stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True
-
-
-def _turn_role(role: str) -> Literal["user", "assistant"] | None:
-    if role == "user":
-        return "user"
-    return "assistant" if role == "assistant" else None
 
 
 def _error_member(message: str, *, status: int, code: str, field: str | None) -> bytes:

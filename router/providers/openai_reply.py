@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from router.providers.base import Reply, Signal, Usage
+from router.providers.heard import Heard
 from router.providers.json_bytes import decode_value, whole_text
 from router.sse import Event
 
@@ -26,10 +27,8 @@ class ChatCollector:
 
     def __init__(self, *, choices: int = 1, text_chars_max: int) -> None:
         self._choices = choices
-        self._chars_left = text_chars_max
-        self._pieces: list[str] = []
+        self._heard = Heard(text_chars_max=text_chars_max)
         self._finished: set[int] = set()
-        self._truncated = False
         self._complete = False
         self._failed = False
         self.usage: Usage | None = None
@@ -56,10 +55,10 @@ class ChatCollector:
     def reply(self) -> Reply:
         """What has been said so far."""
         return Reply(
-            text=whole_text("".join(self._pieces)),
+            text=self._heard.text(),
             complete=self._complete and not self._failed,
             usage=self.usage,
-            truncated=self._truncated,
+            truncated=self._heard.truncated,
         )
 
     def _classify(self, event: Event, chunk: dict[str, Any] | None) -> Signal:
@@ -83,15 +82,7 @@ class ChatCollector:
         for choice in _choices(chunk):
             delta = choice.get("delta")
             if _index(choice) == 0 and isinstance(delta, dict):
-                self._add(refusal_or_text(delta.get("content"), delta.get("refusal")))
-
-    def _add(self, text: str) -> None:
-        if len(text) > self._chars_left:
-            text = text[: self._chars_left]
-            self._truncated = True
-        if text:
-            self._pieces.append(text)
-            self._chars_left -= len(text)
+                self._heard.add(refusal_or_text(delta.get("content"), delta.get("refusal")))
 
 
 def parse_chat_reply(body: bytes, *, text_chars_max: int) -> Reply | None:

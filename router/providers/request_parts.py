@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from models.errors import InvalidRequest
+from models.memory import Role
+from router.providers.base import Turn
 from router.providers.json_bytes import (
     check_shape,
     decode_value,
@@ -109,6 +111,18 @@ class RequestMessage:
     def has_content(self) -> bool:
         """Whether there is something that memory can be put in front of."""
         return self.content not in {b"null", b'""'} and self.content.strip(b"[] \t\r\n") != b""
+
+
+def turns_of(messages: Iterable[RequestMessage]) -> list[Turn]:
+    """What user and assistant say in these messages, in order. Messages of other roles are no turns."""
+    roles: dict[str, Role] = {"user": "user", "assistant": "assistant"}
+    turns: list[Turn] = []
+    for message in messages:
+        role = roles.get(message.role)
+        text = message.text() if role is not None else ""
+        if role is not None and text.strip():
+            turns.append(Turn(role=role, text=text, remember=message.remember))
+    return turns
 
 
 def hash_messages(messages: Iterable[bytes]) -> bytes:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from types import TracebackType
-
 from quart import Blueprint, Response, request
-from quart.wrappers.response import ResponseBody
 
 from models.errors import Forbidden, InvalidRequest
 from models.exports import CONTENT_TYPE
 from models.ids import parse_session_id
 from router.components import Components
-from router.exporting import ExportStream, import_messages, open_export, parse_export
+from router.exporting import import_messages, open_export, parse_export
 from router.options import whole_number
 from router.request_ids import current_request_id
 from router.requests import json_response, offload, read_body, read_caller, read_options
+from router.streaming import PulledBody
 
 PAGE_TIMEOUT_S = 60.0
 """For one page, with hydrating the vault before the first."""
@@ -57,7 +54,7 @@ class _ExportApi:
             vectors=_flag("vectors"),
             timeout_s=PAGE_TIMEOUT_S,
         )
-        response = Response(_ExportBody(stream), content_type=CONTENT_TYPE)
+        response = Response(PulledBody(stream), content_type=CONTENT_TYPE)
         response.headers["cache-control"] = "no-store"
         response.headers["x-accel-buffering"] = "no"
         response.timeout = None  # of a large vault; every page has its own
@@ -102,24 +99,3 @@ def _flag(name: str) -> bool:
     if flag is None:
         raise InvalidRequest(f"{name} must be true or false.", field=name)
     return flag
-
-
-class _ExportBody(ResponseBody):
-    """An export as a Quart response body."""
-
-    def __init__(self, stream: ExportStream) -> None:
-        self._stream = stream
-
-    async def __aenter__(self) -> _ExportBody:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing: the stream holds nothing open."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from quart import Blueprint, Response, g, request
-from quart.wrappers.response import ResponseBody
 
 from models.errors import UnsupportedEncoding
 from router.auth import Caller
@@ -29,7 +28,7 @@ from router.plans import Plan, Planner
 from router.providers.request_parts import read_model, read_object
 from router.providers.routing import Route
 from router.requests import offload, read_body, read_caller
-from router.streaming import exits
+from router.streaming import PulledBody, exits
 from router.upstream import UpstreamResponse
 
 
@@ -131,7 +130,7 @@ class Passthrough:
             headers = hide_key_in_headers(headers, plan.headers)
         elif reply.is_event_stream:
             chunks = PassedEvents(reply, event_bytes_max=self._parts.settings.proxy.event_bytes_max)
-        response = Response(_Passed(chunks) if error is None else error, reply.status)
+        response = Response(PulledBody(chunks) if error is None else error, reply.status)
         response.headers.clear()
         for name, value in headers:
             response.headers.add(name, value)
@@ -142,19 +141,3 @@ class Passthrough:
             response.headers["x-accel-buffering"] = "no"
         response.timeout = None  # the provider's idle timeout bounds it
         return response
-
-
-class _Passed(ResponseBody):
-    """A reply as a response body: pulled, so that a slow client slows the provider down."""
-
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-
-    async def __aenter__(self) -> _Passed:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        """Nothing: the request's exit stack closes the call."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._chunks
