@@ -13,13 +13,12 @@ from __future__ import annotations
 import enum
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 import msgspec
 import numpy as np
 import trio
-from numpy.typing import NDArray
 
 from actors.analysis import Analysis, analyse, unanalysed, usable_vectors
 from actors.embedder import Embedder
@@ -29,13 +28,13 @@ from actors.imprint_keeper import MEMORIES_MIN, ImprintKeeper
 from actors.inbox_lag import InboxLag
 from actors.index_keeper import IndexKeeper
 from actors.mailbox import Envelope, Mailbox
-from actors.restart import retry_delays
 from actors.segmented_index import THRESHOLD
 from actors.slices import Pause, free, read_in_turn
 from actors.step_writer import StepWriter
 from actors.store.protocol import VaultStore
-from actors.vault import TextsToEmbed, Vault
-from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, StoreUnavailable, VaultUnavailable
+from actors.text_embedding import EMBED_CHUNKS_MAX, TextEmbedding
+from actors.vault import Vault
+from models.errors import DeadlineExceeded, MemoryRouterError, StoreUnavailable, VaultUnavailable
 from models.ids import VaultRef
 from models.memory import InboxRow, Message
 from models.messages import (
@@ -65,8 +64,6 @@ OFFLOAD_CHARACTERS_MIN = 20_000
 POISON_CRASHES = 2
 """Crashes with the same row in hand after which it is set aside, so that one row cannot close its vault for ever."""
 
-EMBED_CHUNKS_MAX = 16
-EMBED_ATTEMPTS_MAX = 3
 STORE_TIMEOUT_S = 30.0
 LOAD_TIMEOUT_S = 900.0
 """A million memories take ten seconds, minutes on a busy machine: a limit that strikes each time shuts them in."""
@@ -145,7 +142,7 @@ class VaultActor:
         self._keeper = IndexKeeper(ref, store, mailbox, builds, model_id=embedder.model_id, dims=embedder.dims)
         self._imprints = ImprintKeeper(ref, store, memories_min=limits.imprint_memories_min)
         self._read_through = max([rows_sent, *hydrated])  # rows up to here were in the store when hydration read it
-        self._texts_out, self._texts_in = trio.open_memory_channel[TextsToEmbed](1)
+        self._embedding = TextEmbedding(ref, embedder, mailbox)
         self._writer = StepWriter(ref, store, written=lag.remove)
         self.life_cycle = LifeCycle.HYDRATING
 
@@ -165,7 +162,7 @@ class VaultActor:
             trio.open_nursery() as children,
         ):
             self._enter(LifeCycle.ACTIVE)
-            children.start_soon(self._embed_texts)
+            children.start_soon(self._embedding.run)
             async for envelope in self._mailbox.receive:
                 await self._take(envelope)
             self._enter(LifeCycle.PASSIVATING)
@@ -319,10 +316,8 @@ class VaultActor:
     def _after_change(self) -> None:
         """Hand on what a turn has left to do: a finished step to the writer, texts to the embedder, the size."""
         self._writer.put(self._vault.take_step(self._embedder.model_id))
-        if not self._texts_out.statistics().current_buffer_used:
-            texts = self._vault.next_to_embed(chunks_max=EMBED_CHUNKS_MAX)
-            if texts:
-                self._texts_out.send_nowait(texts)
+        if self._embedding.wants and (texts := self._vault.next_to_embed(chunks_max=EMBED_CHUNKS_MAX)):
+            self._embedding.put_nowait(texts)
         self._keeper.build_nowait(self._vault.plan_build())
         self._keeper.keep_nowait(self._vault.segments)
         self._imprints.keep_nowait(self._vault)
@@ -345,53 +340,3 @@ class VaultActor:
         await free([image.memories])
         self._read_through = max(self._read_through, self._vault.last_row_id)
         self._after_change()
-
-    # Children.
-
-    async def _embed_texts(self) -> None:
-        """Have texts embedded, a few at a time, and post the vectors; that turn hands out the next ones."""
-        async for texts in self._texts_in:
-            vectors = await self._embed(texts)
-            try:
-                await self._mailbox.post(Embedded(vectors))
-            except trio.ClosedResourceError:
-                return  # passivating: whoever hydrates next embeds what is left
-
-    async def _embed(self, batch: TextsToEmbed) -> dict[int, bytes]:
-        """Vectors by seq. A memory on whose texts the model fails again and again gets none: its words remain."""
-        texts = [text for _, chunk_texts in batch for text in chunk_texts]
-        parts = []
-        for start in range(0, len(texts), EMBED_CHUNKS_MAX):
-            part = await self._embed_part(texts[start : start + EMBED_CHUNKS_MAX])
-            if part is None:
-                return {batch[0][0]: b""} if len(batch) == 1 else await self._embed_singly(batch)
-            parts.append(part)
-        matrix = np.concatenate(parts)
-        vectors: dict[int, bytes] = {}
-        start = 0
-        for seq, chunk_texts in batch:
-            vectors[seq] = matrix[start : start + len(chunk_texts)].tobytes()
-            start += len(chunk_texts)
-        return vectors
-
-    async def _embed_singly(self, batch: TextsToEmbed) -> dict[int, bytes]:
-        """One memory after the other, so that only the one that the model cannot read goes without."""
-        vectors: dict[int, bytes] = {}
-        for memory in batch:
-            vectors.update(await self._embed([memory]))
-        return vectors
-
-    async def _embed_part(self, texts: Sequence[str]) -> NDArray[np.float16] | None:
-        """Vectors of a few texts, or None when the model fails on them repeatedly. A full queue is no failure."""
-        delays = retry_delays()
-        failures = 0
-        while failures < EMBED_ATTEMPTS_MAX:
-            try:
-                return (await self._embedder.encode(texts, lane="bulk")).astype("<f2")
-            except Overloaded:
-                pass
-            except Exception as error:  # the edge of the model: memories must survive whatever it raises
-                failures += 1
-                logger.warning("embedding_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
-            await trio.sleep(next(delays))
-        return None

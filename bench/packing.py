@@ -24,9 +24,9 @@ import msgspec
 from bench.fit_ranking import embedded, open_vault
 from bench.recall_quality import VaultData
 from models.embedding import EmbeddingModel, open_embedding_model
+from models.memory_settings import RecallSettings
 from models.messages import Hit, Recall, Scope
 from models.packing import Entry, Piece, pack
-from models.settings import RecallSettings
 from models.time_intervals import time_intervals
 from router.recalling import ContextTokens
 

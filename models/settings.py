@@ -12,58 +12,18 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from models.memory_settings import (
+    EmbeddingSettings,
+    IndexSettings,
+    IngestSettings,
+    MemorySettings,
+    RecallSettings,
+    SessionSettings,
+)
 from models.provider_settings import BUILT_IN_PROVIDERS, Fallbacks, ProviderSettings, Secret
+from models.server_settings import LogSettings, ServerSettings
+from models.sizes import GIB, MIB
 from models.store_settings import StoreSettings as StoreLimits
-
-MIB = 1024 * 1024
-GIB = 1024 * MIB
-
-LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["json", "text"]
-
-
-class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the network sees: address, limits of a request, the end of a connection."""
-
-    host: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=255,
-            description="Address or name to listen on; `0.0.0.0` is every IPv4 one.",
-        ),
-    ] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one.")] = 8080
-    drain_timeout_s: Annotated[
-        float, Meta(ge=0, le=3_600, description="Seconds that running requests get to finish at shutdown.")
-    ] = 30.0
-    body_max_bytes: Annotated[
-        int,
-        Meta(ge=1_024, le=GIB, description="Largest request body after decompression, in bytes; above: 413."),
-    ] = 64 * MIB
-    header_max_bytes: Annotated[
-        int, Meta(ge=4_096, le=MIB, description="Largest request line with headers, in bytes; above: 431.")
-    ] = 65_536
-    keep_alive_timeout_s: Annotated[
-        float,
-        Meta(gt=0, le=3_600, description="Seconds that a connection may stay open between two requests."),
-    ] = 75.0
-    stalled_write_timeout_s: Annotated[
-        float,
-        Meta(gt=0, le=3_600, description="Seconds that sent bytes may stay unread before a client is cut off."),
-    ] = 20.0
-    connections_max: Annotated[
-        int,
-        Meta(ge=1, le=100_000, description="Client connections at once; further ones wait to be accepted."),
-    ] = 1_000
-
-
-class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written to stderr. Never bodies, keys or message text, at any level."""
-
-    level: Annotated[LogLevel, Meta(description="Least severe level that is written.")] = "info"
-    format: Annotated[LogFormat, Meta(description="One JSON object a line, or plain text for reading along.")] = "json"
-
 
 _STORE = StoreLimits()  # the store's own defaults, so that they stand in one place
 
@@ -180,93 +140,6 @@ class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=10, le=600_000, description="Deadline of `prepare` and `search` in milliseconds; then: 503."),
     ] = 2_000
-
-
-class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The embedding model: threads, batches and queues."""
-
-    threads: Annotated[int, Meta(ge=1, le=256, description="Threads that one run of the model uses.")] = 1
-    batch_texts_max: Annotated[
-        int, Meta(ge=1, le=1_024, description="Texts that one run of the model takes at most.")
-    ] = 16
-    queue_interactive_max: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Queries that may wait for the model; above: 503.")
-    ] = 1_024
-    queue_bulk_max: Annotated[
-        int,
-        Meta(ge=1, le=1_000_000, description="Stored texts that may wait for the model; above, vaults wait."),
-    ] = 256
-
-
-class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The vector index of a vault."""
-
-    hnsw_threshold: Annotated[
-        int,
-        Meta(ge=0, le=10_000_000, description="Vectors up to which a vault is searched exactly; above, by HNSW."),
-    ] = 16_384
-
-
-class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How large what is remembered may be."""
-
-    content_max_chars: Annotated[
-        int, Meta(ge=1, le=100_000_000, description="Characters that one message may have; above: 413.")
-    ] = 1_000_000
-    messages_max: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Messages that one ingest may carry; above: 413.")
-    ] = 10_000
-    upload_lines_max: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Lines that one upload may carry; above: 413.")
-    ] = 10_000
-    chunk_tokens_max: Annotated[
-        int,
-        Meta(ge=16, le=254, description="Tokens of one chunk; the default model reads 256, two of them marks."),
-    ] = 200
-
-
-class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts as the same statement told twice."""
-
-    repeat_window_s: Annotated[
-        int,
-        Meta(ge=0, le=31_536_000, description="Seconds within which an equal final exchange is a repeat."),
-    ] = 600
-
-
-class RecallSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is recalled and how its times are written."""
-
-    chunks_low: Annotated[int, Meta(ge=1, le=1_000, description="Chunks in a context at density `low`.")] = 10
-    chunks_default: Annotated[
-        int, Meta(ge=1, le=1_000, description="Chunks in a context when no density is named.")
-    ] = 30
-    chunks_high: Annotated[int, Meta(ge=1, le=1_000, description="Chunks in a context at density `high`.")] = 60
-    chunks_xhigh: Annotated[int, Meta(ge=1, le=1_000, description="Chunks in a context at density `xhigh`.")] = 120
-    relevance_min: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1,
-            description="Probability that the vault holds an answer below which the context is null; 0 lets all in.",
-        ),
-    ] = 0.12
-    context_tokens_max: Annotated[
-        int, Meta(ge=0, le=10_000_000, description="Tokens that a context may have; 0 sets no token budget.")
-    ] = 0
-    time_zone: Annotated[
-        str,
-        Meta(min_length=1, max_length=64, description="IANA zone of rendered times without `X-Timezone`."),
-    ] = "UTC"
-
-
-class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session id separates."""
-
-    isolation: Annotated[
-        Literal["tag", "strict"],
-        Meta(description="`tag`: a request without a session id sees all sessions; `strict`: it sees none."),
-    ] = "tag"
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import trio
 from actors.store.protocol import Directory
 from models.errors import Forbidden, StoreUnavailable, Unauthenticated
 from models.ids import Access, Credential, Principal, looks_like_memory_key, parse_key
-from models.settings import Secret
+from models.provider_settings import Secret
 
 _KEY_HEADERS = ("x-memory-key", "authorization", "x-api-key", "x-goog-api-key", "api-key")
 _PROVIDER_KEY_HEADERS = ("x-provider-key", *_KEY_HEADERS[1:])

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.errors import InvalidRequest, TooLarge
 from models.memory import Message, Role
-from models.settings import MemorySettings
+from models.memory_settings import MemorySettings
 from models.text import clean
 from router.providers.base import Turn
 from router.uploads import parse_external_id, parse_metadata, parse_timestamp

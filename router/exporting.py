@@ -31,8 +31,8 @@ from models.exports import (
 )
 from models.ids import VaultRef, parse_session_id
 from models.memory import Exchange, ImportedVectors, Memory, Message
+from models.memory_settings import MemorySettings
 from models.messages import Applied, Page, Paged, Stats, VaultStats
-from models.settings import MemorySettings
 from models.text import clean
 from router.observe import log_event
 from router.remembering import MODEL_CHARACTERS_MAX

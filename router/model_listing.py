@@ -11,7 +11,7 @@ import trio
 
 from models.errors import MemoryRouterError
 from models.memory import LOCAL_RECALL_MODEL
-from models.settings import ProviderSettings, Secret
+from models.provider_settings import ProviderSettings, Secret
 from router.headers import request_headers
 from router.providers.routing import Credential
 from router.upstream import Upstream

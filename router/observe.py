@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from models.errors import MemoryRouterError
-from models.settings import LogSettings
+from models.server_settings import LogSettings
 from models.version import VERSION
 
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

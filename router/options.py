@@ -16,8 +16,9 @@ import msgspec
 from models.errors import InvalidRequest
 from models.ids import Access, parse_session_id
 from models.memory import Role
+from models.memory_settings import RecallSettings
 from models.messages import Scope
-from models.settings import RecallSettings, Settings
+from models.settings import Settings
 from models.times import parse_time_zone
 from router.bodies import replace_surrogates
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from models.errors import ModelNotFound, NoProviderKey
-from models.settings import Secret, Settings
+from models.provider_settings import Secret
+from models.settings import Settings
 from router.auth import Caller
 from router.headers import HeaderList, request_headers
 from router.providers.routing import Call, Route, RoutingTable

@@ -30,7 +30,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from models.errors import SetupError
-from models.settings import ServerSettings
+from models.server_settings import ServerSettings
 from router.observe import log_event
 
 BACKLOG = 1024

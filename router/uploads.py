@@ -10,7 +10,7 @@ import msgspec
 from models.errors import InvalidRequest, TooLarge
 from models.ids import parse_session_id
 from models.memory import Exchange, Message, Role
-from models.settings import MemorySettings
+from models.memory_settings import MemorySettings
 from models.text import clean
 from router.bodies import decode_json
 

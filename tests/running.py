@@ -23,13 +23,9 @@ import msgspec
 import trio
 
 from models.embedding import EmbeddingModel, TextEncoder, open_embedding_model
-from models.settings import (
-    ProviderSettings,
-    ProvidersSettings,
-    ServerSettings,
-    Settings,
-    StoreSettings,
-)
+from models.provider_settings import ProviderSettings
+from models.server_settings import ServerSettings
+from models.settings import ProvidersSettings, Settings, StoreSettings
 from router import service
 from router.server import BoundAddress
 from tests.fakes.embedding import HashEmbedding

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from models.settings import BUILT_IN_PROVIDERS, ProviderSettings, Settings, describe_settings
+from models.provider_settings import BUILT_IN_PROVIDERS, ProviderSettings
+from models.settings import Settings, describe_settings
 from models.settings_loading import load_settings
 
 PROJECT = Path(__file__).parents[1]

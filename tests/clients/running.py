@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import trio
 
-from models.provider_settings import ProviderSettings
-from models.settings import ProvidersSettings, Secret
+from models.provider_settings import ProviderSettings, Secret
+from models.settings import ProvidersSettings
 from tests.clients.upstream import Call, Upstream, open_upstream_provider
 from tests.patience import PATIENCE_S
 from tests.running import ROOT, Client, open_server, settings_for

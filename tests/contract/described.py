@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import trio
 
-from models.provider_settings import ProviderSettings
-from models.settings import ProvidersSettings, Secret, ServerSettings
+from models.provider_settings import ProviderSettings, Secret
+from models.server_settings import ServerSettings
+from models.settings import ProvidersSettings
 from router.openapi_options import OPTIONS
 from tests.fakes.claude import claude_events
 from tests.fakes.provider import FakeProvider, Recorded, Script, chat_reply, reply_script, stream_script

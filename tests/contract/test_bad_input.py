@@ -12,7 +12,7 @@ import openai
 import pytest
 import trio
 
-from models.settings import ServerSettings
+from models.server_settings import ServerSettings
 from router.admin_socket import SOCKET_NAME, call_admin
 from tests.fakes.provider import reply_script
 from tests.patience import PATIENCE_S

@@ -18,7 +18,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from models.settings import ServerSettings
+from models.server_settings import ServerSettings
 from tests.contract.dialects import ERROR, and_translated, assert_error_of, streaming
 from tests.fakes.provider import Pause, Script, Step
 from tests.patience import PATIENCE_S, wait_until

@@ -7,7 +7,8 @@ import pickle
 import msgspec
 import pytest
 
-from models.settings import BUILT_IN_PROVIDERS, Secret, Settings, StoreSettings, describe_settings
+from models.provider_settings import BUILT_IN_PROVIDERS, Secret
+from models.settings import Settings, StoreSettings, describe_settings
 from models.store_settings import StoreSettings as StoreLimits
 
 KEY = "sk-proj-very-secret"

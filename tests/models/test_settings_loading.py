@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import SettingError
-from models.settings import Secret, Settings
+from models.provider_settings import Secret
+from models.settings import Settings
 from models.settings_loading import describe_type, load_settings, missing_provider_keys
 
 SECRET = "sk-proj-very-secret"

@@ -10,7 +10,7 @@ import trio.testing
 
 from models.errors import Forbidden, StoreUnavailable, Unauthenticated
 from models.ids import Access, Principal, VaultNumber, VaultRef, hash_key, parse_key
-from models.settings import Secret
+from models.provider_settings import Secret
 from router.auth import Caller, authenticate, find_credential, find_provider_key
 from tests.fakes.store import MemoryStore, open_memory_store
 

@@ -8,7 +8,7 @@ import pytest
 
 from models.errors import InvalidRequest, TooLarge
 from models.memory import Message
-from models.settings import MemorySettings
+from models.memory_settings import MemorySettings
 from router.conversations import read_messages, turns_of
 from router.providers.base import Turn
 

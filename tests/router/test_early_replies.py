@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from models.settings import ServerSettings
+from models.server_settings import ServerSettings
 from router.early_replies import ReplyAfterRequest
 from router.server import BoundAddress, serve_app
 from tests.patience import PATIENCE_S, pass_time_until

@@ -19,8 +19,8 @@ from models.errors import StoreUnavailable, TooLarge
 from models.exports import FORMAT, VERSION, ExportedMemory, ExportError, ExportHeader, PartsReader, PartWriter, lines_of
 from models.ids import VaultNumber, VaultRef
 from models.memory import LOCAL_RECALL_MODEL, Memory
+from models.memory_settings import MemorySettings
 from models.messages import Page, Paged, Stats, VaultStats
-from models.settings import MemorySettings
 from router.command_options import Progress
 from router.exporting import PAGE_BYTES, import_exchanges, open_export, parse_export
 from router.transfer_files import (

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from models.settings import ProviderSettings, ProvidersSettings, Secret
+from models.provider_settings import ProviderSettings, Secret
+from models.settings import ProvidersSettings
 from router.proxying import FALLBACK_STATUSES
 from tests.fakes.claude import claude_events
 from tests.fakes.provider import (

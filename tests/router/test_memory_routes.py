@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from models.settings import SessionSettings
+from models.memory_settings import SessionSettings
 from tests.running import Client, assistant, object_of, open_server, settings_for, user
 
 DOG, CAT = "My dog is called Rex.", "My cat is called Tom."

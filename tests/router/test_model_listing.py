@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from models.memory import LOCAL_RECALL_MODEL
-from models.settings import Secret
+from models.provider_settings import Secret
 from router import model_listing
 from router.model_listing import CATALOGUE_AGE_MAX_S, FAILURE_AGE_MAX_S, ModelListing
 from router.upstream import open_upstream

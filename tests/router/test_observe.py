@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from models.errors import StoreUnavailable
-from models.settings import LogSettings
+from models.server_settings import LogSettings
 from router.observe import (
     SERIES_MAX,
     SKIP_REASONS,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from models.errors import InvalidRequest
 from models.ids import Access
+from models.memory_settings import SessionSettings
 from models.messages import Scope
-from models.settings import ProxySettings, SessionSettings, Settings
+from models.settings import ProxySettings, Settings
 from router.options import MemoryOptions, resolve_options, whole_number
 
 READ, WRITE, OFF = Access(write=False), Access(read=False), Access(read=False, write=False)

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from models.provider_settings import ProviderSettings, Secret
-from models.settings import ServerSettings
+from models.server_settings import ServerSettings
 from router.passing_through import PATHS
 from tests.fakes.provider import DONE, Script, open_fake_provider, stream_script
 from tests.patience import PATIENCE_S, wait_until

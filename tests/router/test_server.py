@@ -17,7 +17,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from models.errors import SetupError
-from models.settings import ServerSettings
+from models.server_settings import ServerSettings
 from router.server import BoundAddress, LimitedListener, ServerConfig, bind, open_shutdown_signals, serve_app
 from tests.patience import PATIENCE_S
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from models.settings import KeySettings, MemorySettings
+from models.memory_settings import MemorySettings
+from models.settings import KeySettings
 from models.version import VERSION
 from router import model_listing
 from router.observe import LineFormatter

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.errors import InvalidRequest, TooLarge
 from models.memory import Message
-from models.settings import MemorySettings
+from models.memory_settings import MemorySettings
 from router.uploads import METADATA_DEPTH_MAX, ROW_MESSAGES_MAX, exchanges_of, parse_lines
 
 LIMITS = MemorySettings()

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from models.provider_settings import ProviderSettings
-from models.settings import ProvidersSettings, Secret
+from models.provider_settings import ProviderSettings, Secret
+from models.settings import ProvidersSettings
 from tests.fakes.claude import claude_events
 from tests.fakes.provider import (
     FakeProvider,
