@@ -7,6 +7,9 @@
 #   make test-long    the same tests with many more examples each
 #   make test-clients foreign SDKs and clients against a server; installs them first, from PyPI and npm
 #   make bench        every benchmark that needs no data from outside
+#   make lock         resolve the dependencies anew into requirements/*.txt, with hashes; ARGS=--upgrade for newer ones
+#   make audit        look for known vulnerabilities in all that is locked; asks PyPI
+#   make sbom         write dist/sbom.json (CycloneDX): what is installed in .venv
 #
 # ARGS is handed on: make serve ARGS="--port 9000", make test ARGS="tests/models -x".
 # PYTHON chooses the interpreter that .venv is made with: make serve PYTHON=python3.12
@@ -15,15 +18,24 @@ PYTHON ?= python3
 ARGS ?=
 
 BIN := .venv/bin
-# recall_quality measures a running server on files that are named to it; the names with _ are no benchmarks.
-BENCHMARKS := $(filter-out recall_quality,$(basename $(notdir $(sort $(wildcard bench/[a-z]*.py)))))
+# These need files of conversations, which are named to them; the names with _ are no benchmarks.
+NEED_DATA := ablations fit_ranking fit_relevance follow_ups packing recall_quality robustness
+BENCHMARKS := $(filter-out $(NEED_DATA),$(basename $(notdir $(sort $(wildcard bench/[a-z]*.py)))))
 # Each client has an environment of its own, below .venv/clients: their dependencies contradict each other.
 CLIENTS := $(basename $(notdir $(wildcard tests/clients/*.txt)))
-UV_VERSION := 0.13.9
-UV := .venv/clients/uv-$(UV_VERSION)/bin/uv
+TOOLS := .venv/tools/bin
+UV := $(TOOLS)/uv
+
+# Nothing is installed whose hash is not in a lock; what has no wheel is built with what is locked.
+INSTALL := -m pip install --disable-pip-version-check --quiet
+INSTALL_LOCKED := $(INSTALL) --require-hashes --no-build-isolation
+INSTALL_SELF := $(INSTALL) --no-index --no-deps --no-build-isolation --editable .
+LOCKED := build runtime tests tools
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" $(ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: serve test lint test-long test-clients bench
+.PHONY: serve test lint test-long test-clients bench lock audit sbom
 
 # stdout belongs to the program: its one line is the account key, and scripts read it.
 serve: .venv/installed
@@ -51,21 +63,49 @@ bench: .venv/installed-for-tests
 		|| { echo "MemoryRouter needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv >&2
 
-# The stamps make a second `make serve` start at once. Newer dependencies in pyproject.toml make them stale.
-.venv/installed: pyproject.toml | .venv/bin/python
+# The stamps make a second `make serve` start at once. Newer locks make them stale.
+.venv/installed: pyproject.toml requirements/build.txt requirements/runtime.txt | .venv/bin/python
 	@echo "Installing MemoryRouter into .venv; this takes a minute, once." >&2
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable . >&2
+	@$(BIN)/python $(INSTALL_LOCKED) --requirement requirements/build.txt >&2
+	@$(BIN)/python $(INSTALL_LOCKED) --requirement requirements/runtime.txt >&2
+	@$(BIN)/python $(INSTALL_SELF) >&2
 	@touch $@
 
-.venv/installed-for-tests: pyproject.toml | .venv/bin/python
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[test,lint]' >&2
+.venv/installed-for-tests: pyproject.toml requirements/build.txt requirements/tests.txt | .venv/bin/python
+	@$(BIN)/python $(INSTALL_LOCKED) --requirement requirements/build.txt >&2
+	@$(BIN)/python $(INSTALL_LOCKED) --requirement requirements/tests.txt >&2
+	@$(BIN)/python $(INSTALL_SELF) >&2
 	@touch .venv/installed $@
 
-# pip needs minutes for what uv installs in seconds.
-.venv/clients/uv-$(UV_VERSION): | .venv/bin/python
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --target $@ uv==$(UV_VERSION) >&2
+# Apart from the program, and from its tests: what looks at the dependencies must not add to them.
+.venv/tools/installed: requirements/tools.txt | .venv/bin/python
+	@$(BIN)/python -m venv --clear .venv/tools >&2
+	@$(TOOLS)/python $(INSTALL_LOCKED) --requirement requirements/tools.txt >&2
+	@touch $@
 
-.venv/clients/%/installed: tests/clients/%.txt | .venv/clients/uv-$(UV_VERSION)
+# Each lock keeps the versions that it has, unless ARGS=--upgrade. Those of the program come first; the others follow.
+lock: .venv/tools/installed
+	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
+	$(COMPILE) pyproject.toml --extra test --extra lint --constraints requirements/runtime.txt \
+		--output-file requirements/tests.txt
+	$(COMPILE) requirements/build.in --constraints requirements/runtime.txt --output-file requirements/build.txt
+	$(COMPILE) requirements/tools.in --output-file requirements/tools.txt
+
+# --strict: a package that the service does not know is a failure, too.
+audit: .venv/tools/installed
+	@for name in $(LOCKED); do echo "== requirements/$$name.txt" && $(TOOLS)/pip-audit --strict --progress-spinner off \
+		--require-hashes --disable-pip --requirement requirements/$$name.txt $(ARGS) || exit 1; done
+
+# The tool reads the version from pyproject.toml only where it stands there.
+sbom: .venv/installed .venv/tools/installed
+	@mkdir -p dist
+	@sed "s/^dynamic = .*/version = \"$$($(BIN)/python -c 'from models.version import VERSION; print(VERSION)')\"/" \
+		pyproject.toml >dist/pyproject.toml
+	$(TOOLS)/cyclonedx-py environment --pyproject dist/pyproject.toml --output-reproducible --output-format JSON \
+		--output-file dist/sbom.json $(BIN)/python
+
+# pip needs minutes for what uv installs in seconds.
+.venv/clients/%/installed: tests/clients/%.txt | .venv/tools/installed
 	@$(UV) venv --quiet --clear --python $(BIN)/python .venv/clients/$* >&2
 	@$(UV) pip install --quiet --python .venv/clients/$*/bin/python --requirement $< >&2
 	@touch $@
