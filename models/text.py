@@ -111,7 +111,10 @@ def embedding_text(role: Role, chunk: str) -> str:
 
 
 def _without_context_blocks(text: str) -> str:
-    """The text without our blocks, each with the sentence that closes it."""
+    """The text without our blocks, each with the sentence that closes it.
+
+    What stood before and behind a block stays apart: joined, halves of a tag would make one.
+    """
     kept: list[str] = []
     position = 0
     close = 0
@@ -122,7 +125,17 @@ def _without_context_blocks(text: str) -> str:
             close = text.find(CONTEXT_CLOSE, body)
         position = _end_of_block(text, close) if close >= 0 else _end_of_entries(text, body)
     kept.append(text[position:])
-    return "".join(kept)
+    return _apart(kept)
+
+
+def _apart(parts: list[str]) -> str:
+    """Parts in a row, with a space where words would touch."""
+    joined = [parts[0]]
+    for part in parts[1:]:
+        if part:
+            ends = joined[-1][-1:]
+            joined.append(part if not ends or ends.isspace() or part[0].isspace() else f" {part}")
+    return "".join(joined)
 
 
 def _end_of_block(text: str, close: int) -> int:
