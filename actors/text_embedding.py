@@ -1,7 +1,9 @@
 """The child of a vault's actor that has its texts embedded, a few at a time, and posts the vectors to its mailbox.
 
-Owns the patience with the model: what is tried again, and when a memory goes without vectors. Must never touch the
-vault: it gets texts and returns vectors, and the turn that takes those in hands out the next texts.
+Owns the patience with the model: what is tried again, and when a memory goes without vectors. A model that cannot be
+had at all (not open yet, its endpoint down) is waited for as long as it takes, and `stalled` says so: what is stored
+meanwhile is written without vectors. Must never touch the vault: it gets texts and returns vectors, and the turn that
+takes those in hands out the next texts.
 """
 
 from __future__ import annotations
@@ -13,18 +15,20 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from actors.embedder import Embedder
+from actors.embedder import Embedder, EmbedderUnavailable
 from actors.mailbox import Mailbox
 from actors.restart import retry_delays
-from actors.vault import TextsToEmbed
+from actors.unembedded import TextsToEmbed
 from models.errors import Overloaded
 from models.ids import VaultRef
-from models.messages import Embedded
+from models.messages import Embedded, Rehydrate
 
 logger = logging.getLogger(__name__)
 
 EMBED_CHUNKS_MAX = 16
 EMBED_ATTEMPTS_MAX = 3
+UNAVAILABLE_WAIT_MAX_S = 30.0
+"""Longest pause before it is tried again whether a model can be had."""
 
 
 class TextEmbedding:
@@ -34,12 +38,16 @@ class TextEmbedding:
         self._ref = ref
         self._embedder = embedder
         self._mailbox = mailbox
+        self._model_id = embedder.model_id
+        self._unknown = not embedder.is_open
+        self.stalled = self._unknown
+        self.chunks_max = max(EMBED_CHUNKS_MAX, embedder.batch_texts_max)
         self._texts_out, self._texts_in = trio.open_memory_channel[TextsToEmbed](1)
 
     @property
     def wants(self) -> bool:
         """Whether it has room for a batch."""
-        return not self._texts_out.statistics().current_buffer_used
+        return not self._unknown and not self._texts_out.statistics().current_buffer_used
 
     def put_nowait(self, texts: TextsToEmbed) -> None:
         """Hand over a batch; only while it `wants` one."""
@@ -47,19 +55,22 @@ class TextEmbedding:
 
     async def run(self) -> None:
         """Have texts embedded until cancelled or until the mailbox closes."""
-        async for texts in self._texts_in:
-            vectors = await self._embed(texts)
-            try:
-                await self._mailbox.post(Embedded(vectors))
-            except trio.ClosedResourceError:
-                return  # passivating: whoever hydrates next embeds what is left
+        try:
+            if self._unknown:
+                await self._embedder.wait_open()
+                await self._mailbox.post(Rehydrate())  # only now is it known which vectors in the store count
+                return
+            async for texts in self._texts_in:
+                await self._mailbox.post(Embedded(await self._embed(texts), model_id=self._model_id))
+        except trio.ClosedResourceError:
+            return  # passivating: whoever hydrates next embeds what is left
 
     async def _embed(self, batch: TextsToEmbed) -> dict[int, bytes]:
         """Vectors by seq. A memory on whose texts the model fails again and again gets none: its words remain."""
         texts = [text for _, chunk_texts in batch for text in chunk_texts]
         parts = []
-        for start in range(0, len(texts), EMBED_CHUNKS_MAX):
-            part = await self._embed_part(texts[start : start + EMBED_CHUNKS_MAX])
+        for start in range(0, len(texts), self.chunks_max):
+            part = await self._embed_part(texts[start : start + self.chunks_max])
             if part is None:
                 return {batch[0][0]: b""} if len(batch) == 1 else await self._embed_singly(batch)
             parts.append(part)
@@ -80,15 +91,27 @@ class TextEmbedding:
 
     async def _embed_part(self, texts: Sequence[str]) -> NDArray[np.float16] | None:
         """Vectors of a few texts, or None when the model fails on them repeatedly. A full queue is no failure."""
-        delays = retry_delays()
+        delays = retry_delays(last_s=UNAVAILABLE_WAIT_MAX_S)
         failures = 0
         while failures < EMBED_ATTEMPTS_MAX:
             try:
-                return (await self._embedder.encode(texts, lane="bulk")).astype("<f2")
+                vectors = (await self._embedder.encode(texts, lane="bulk")).astype("<f2")
+                self.stalled = False
+                return vectors
             except Overloaded:
                 pass
+            except EmbedderUnavailable as error:
+                await self._stall()
+                await trio.sleep(error.retry_after_s)
             except Exception as error:  # the edge of the model: memories must survive whatever it raises
                 failures += 1
                 logger.warning("embedding_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
             await trio.sleep(next(delays))
         return None
+
+    async def _stall(self) -> None:
+        """Say that vectors will not come soon; a turn then writes what has none."""
+        if not self.stalled:
+            self.stalled = True
+            logger.warning("embedding_stalled", extra={"vault": self._ref.number, "embedder": self._embedder.name})
+            await self._mailbox.post(Embedded({}, model_id=self._model_id))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ from models.model_files import (
     TOKENIZER_SHA256,
     ModelFileError,
     ModelFiles,
-    PreparedModel,
     installed_model_files,
     prepared_model,
     verify_file,
@@ -45,8 +45,8 @@ _LAST_TOKEN: Final = 102  # [SEP]
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-class TextEncoder(Protocol):
-    """What the rest of the program needs of an embedding model."""
+class TextModel(Protocol):
+    """What is known of an embedding model without running it: whose vectors they are, and how it counts."""
 
     @property
     def id(self) -> str:
@@ -63,10 +63,6 @@ class TextEncoder(Protocol):
         """Tokens of a text that are read, special tokens included; the rest does not change the vector."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts: (n, dims) float32, rows of length 1, in the order given."""
-        ...
-
     def count_tokens(self, text: str) -> int:
         """Number of tokens of the whole text, no special tokens."""
         ...
@@ -78,6 +74,31 @@ class TextEncoder(Protocol):
         three).
         """
         ...
+
+
+class TextEncoder(TextModel, Protocol):
+    """An embedding model that runs in this process."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts: (n, dims) float32, rows of length 1, in the order given."""
+        ...
+
+
+class ForeignModel(msgspec.Struct, frozen=True):
+    """A model without a tokenizer here, so that another one's counts for it; "" and 0 while it is not known yet."""
+
+    tokens_max: int
+    tokenizer: TextModel
+    id: str = ""
+    dims: int = 0
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens, as the other model counts."""
+        return self.tokenizer.count_tokens(text)
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """(start, end) of each token, as the other model sees them."""
+        return self.tokenizer.token_offsets(text)
 
 
 class EmbeddingModel:
@@ -104,7 +125,7 @@ class EmbeddingModel:
         """
         vectors = np.empty((len(texts), self.dims), dtype=np.float32)
         rows = [self._input_ids(encoding) for encoding in self._tokenise([t[:CHARACTERS_MAX] for t in texts])]
-        for batch in _batches([len(row) for row in rows]):
+        for batch in batches_of([len(row) for row in rows]):
             vectors[batch] = self._run([rows[position] for position in batch])
         return vectors
 
@@ -116,13 +137,13 @@ class EmbeddingModel:
         """(start, end) character offsets of each token of the whole text, in order, no special tokens."""
         # The batch call, unlike the one for a single text, lets other threads run meanwhile: a million
         # characters take half a second.
-        encodings = self._tokenizer.encode_batch([_mended(text)], add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch([mended(text)], add_special_tokens=False)
         offsets: list[tuple[int, int]] = encodings[0].offsets
         return offsets
 
     def _tokenise(self, texts: Sequence[str]) -> list[Encoding]:
-        mended = [_mended(text) for text in texts]
-        return self._tokenizer.encode_batch_fast(mended, add_special_tokens=False)
+        readable = [mended(text) for text in texts]
+        return self._tokenizer.encode_batch_fast(readable, add_special_tokens=False)
 
     @staticmethod
     def _input_ids(encoding: Encoding) -> list[int]:
@@ -139,12 +160,12 @@ class EmbeddingModel:
         return outputs[0]
 
 
-def _mended(text: str) -> str:
+def mended(text: str) -> str:
     """The tokenizer refuses lone surrogates; the replacement keeps every offset."""
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def batches_of(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Positions of rows to run together: similar lengths, at most BATCH_TOKENS_MAX tokens when padded."""
     batch: list[int] = []
     for position in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -169,12 +190,13 @@ def open_embedding_model(cache_dir: Path, *, threads: int, files: ModelFiles | N
     """
     files = files or installed_model_files()
     verify_file(files.tokenizer_path, TOKENIZER_SHA256)
-    tokenizer = _open_tokenizer(files.tokenizer_path)
+    tokenizer = open_tokenizer(files.tokenizer_path)
     prepared = prepared_model(cache_dir, files)
-    return EmbeddingModel(prepared.id, _open_session(prepared, threads), tokenizer)
+    return EmbeddingModel(prepared.id, open_session(prepared.path, threads), tokenizer)
 
 
-def _open_tokenizer(path: Path) -> Tokenizer:
+def open_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer that neither pads nor cuts."""
     # Tokenising is cheap beside embedding; a pool of threads for it would only compete with the session's.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     tokenizer = Tokenizer.from_file(str(path))
@@ -183,7 +205,12 @@ def _open_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _open_session(prepared: PreparedModel, threads: int) -> onnxruntime.InferenceSession:
+def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A session that runs a graph on the CPU.
+
+    Raises:
+        ModelFileError: onnxruntime cannot run it.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -195,7 +222,7 @@ def _open_session(prepared: PreparedModel, threads: int) -> onnxruntime.Inferenc
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = True
     try:
-        return onnxruntime.InferenceSession(str(prepared.path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except (
         onnxruntime_errors.Fail,
         onnxruntime_errors.InvalidGraph,
@@ -205,6 +232,6 @@ def _open_session(prepared: PreparedModel, threads: int) -> onnxruntime.Inferenc
         onnxruntime_errors.RuntimeException,
     ) as error:
         raise ModelFileError(
-            f"onnxruntime {onnxruntime.__version__} cannot run {prepared.path.name}.",
+            f"onnxruntime {onnxruntime.__version__} cannot run {path.name}.",
             hint="Install a version of onnxruntime that MemoryRouter asks for.",
         ) from error

@@ -15,7 +15,7 @@ from models.embedding import (
     CHARACTERS_MAX,
     EmbeddingModel,
     TextEncoder,
-    _batches,
+    batches_of,
     open_embedding_model,
 )
 from models.model_files import MODEL_ID, ModelFileError, ModelFiles, installed_model_files
@@ -140,14 +140,14 @@ def test_a_text_that_spells_special_tokens_is_embedded_like_any_other(model: Emb
 
 def test_batches_hold_every_row_once_within_the_limit() -> None:
     lengths = [3, 256, 17, 17, 40, 256, 2, *[25] * 60]
-    batches = list(_batches(lengths))
+    batches = list(batches_of(lengths))
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
     assert all(len(batch) * max(lengths[row] for row in batch) <= BATCH_TOKENS_MAX for batch in batches)
     assert len(batches) <= 6
 
 
 def test_a_row_over_the_limit_runs_alone() -> None:
-    assert list(_batches([BATCH_TOKENS_MAX + 1, 1, BATCH_TOKENS_MAX + 1])) == [[1], [0], [2]]
+    assert list(batches_of([BATCH_TOKENS_MAX + 1, 1, BATCH_TOKENS_MAX + 1])) == [[1], [0], [2]]
 
 
 def test_a_text_is_cut_before_it_is_tokenised(model: EmbeddingModel) -> None:

@@ -1,0 +1,82 @@
+"""From the settings to running embedders: the built-in model, directories, endpoints.
+
+Owns which of them are opened at once (the default one, so that a mistake shows at the start) and which when they are
+first needed. Must never embed anything itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from actors.embedder import Embedder, EmbedderUnavailable, EmbeddingSource, LocalSource
+from actors.embedders import Embedders, open_embedders
+from models.embedder_settings import BUILT_IN_EMBEDDER, EmbedderSettings
+from models.embedding import ForeignModel, TextEncoder, open_embedding_model
+from models.embedding_directory import LoadedSessions, check_directory, open_directory_model
+from models.model_files import ModelFileError
+from models.settings import Settings
+from router.embedding_endpoint import EndpointSource
+
+MODELS_FOLDER = "models"
+"""Where in the data directory the built-in model's prepared graph is kept."""
+
+
+@asynccontextmanager
+async def open_configured_embedders(
+    settings: Settings, data_dir: Path, *, encoder: TextEncoder | None = None
+) -> AsyncIterator[Embedders]:
+    """Run all configured embedders for the length of the block.
+
+    Args:
+        encoder: in place of the built-in model, for tests.
+
+    Raises:
+        ModelFileError: the built-in model or the default one cannot be opened, or a directory lacks a file.
+    """
+    load = partial(open_embedding_model, data_dir / MODELS_FOLDER, threads=settings.embedding.threads)
+    built_in: TextEncoder = await trio.to_thread.run_sync(load) if encoder is None else encoder
+    sessions = LoadedSessions(settings.embedding.loaded_max)
+    async with AsyncExitStack() as stack:
+        embedders = []
+        for name, one in settings.embedders.by_name.items():
+            source = _source(name, one, built_in, settings, sessions)
+            if isinstance(source, EndpointSource):
+                stack.push_async_callback(source.aclose)
+            if name == settings.embedding.default and one.kind == "onnx":
+                await _open_now(name, source)
+            embedders.append(
+                Embedder(
+                    source,
+                    name=name,
+                    query_prefix=one.query_prefix,
+                    document_prefix=one.document_prefix,
+                    interactive_max=settings.embedding.queue_interactive_max,
+                    bulk_max=settings.embedding.queue_bulk_max,
+                )
+            )
+        yield await stack.enter_async_context(open_embedders(embedders, default=settings.embedding.default))
+
+
+def _source(
+    name: str, one: EmbedderSettings, built_in: TextEncoder, settings: Settings, sessions: LoadedSessions
+) -> EmbeddingSource:
+    local = partial(LocalSource, batch_texts_max=settings.embedding.batch_texts_max, offload=trio.to_thread.run_sync)
+    if name == BUILT_IN_EMBEDDER:
+        return local(built_in, encoder=built_in)
+    if one.kind == "openai":
+        return EndpointSource(name, one, built_in)
+    check_directory(name, one)
+    unopened = ForeignModel(tokens_max=one.tokens_max, tokenizer=built_in)
+    return local(unopened, partial(open_directory_model, name, one, sessions))
+
+
+async def _open_now(name: str, source: EmbeddingSource) -> None:
+    try:
+        await source.open()
+    except EmbedderUnavailable as error:
+        raise ModelFileError(f"embedding.default is {name}: {error}") from None
