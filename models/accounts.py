@@ -10,22 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from models.ids import VaultRef
-
-
-class KeyLimits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one key may do. None: what the settings say for every key.
-
-    Attributes:
-        requests_per_minute: how fast its token bucket fills; 0 sets no limit whatever the settings say.
-        requests_burst: how many requests the bucket holds.
-        concurrent_max: requests under way at once; 0 sets no limit.
-        memories_max: memories that its vault may hold; 0 sets no limit.
-    """
-
-    requests_per_minute: int | None = None
-    requests_burst: int | None = None
-    concurrent_max: int | None = None
-    memories_max: int | None = None
+from models.key_limits import KeyLimits
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,11 +19,11 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: "account" or "user".
         shown: the part of the key that may be shown.
-        revoked_ms: when it was revoked for good.
+        revoked_ms: when it was revoked, for good: whatever the clock says.
         disabled_ms: since when it is switched off; can be switched on again.
         expires_ms: from when on it is not valid any more; the grace period of a rotated key ends here.
         last_used_ms: coarse, at most a minute behind.
-        rotated_to: number of the key that took its place.
+        rotated_to: number of the key that took its place. Its expiry may only come nearer then, and ends it for good.
     """
 
     number: int
@@ -57,11 +42,15 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def state(self, now_ms: int) -> str:
         """`live`, `disabled`, `expired` or `revoked`."""
-        if self.revoked_ms is not None and self.revoked_ms <= now_ms:
+        if self.revoked_ms is not None:
             return "revoked"
         if self.expires_ms is not None and self.expires_ms <= now_ms:
             return "expired"
         return "live" if self.disabled_ms is None else "disabled"
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether it will never open its vault again: revoked, or rotated and its grace period has ended."""
+        return self.revoked_ms is not None or (self.rotated_to is not None and self.state(now_ms) == "expired")
 
 
 class KeyChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,7 +58,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     name: str | UnsetType = UNSET
     disabled: bool | UnsetType = UNSET
-    expires_ms: int | None | UnsetType = UNSET
+    expires_ms: int | UnsetType | None = UNSET
     limits: KeyLimits | UnsetType = UNSET
 
 
@@ -79,6 +68,8 @@ class AccountRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         disabled_ms: since when none of its keys opens anything.
         retention_days: after how many days its vaults' memories are deleted, where a vault does not say otherwise.
+        live_keys: keys that are not over; switched-off and expired ones are among them.
+        vaults: those that are not erased.
     """
 
     number: int
@@ -95,14 +86,14 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     name: str | UnsetType = UNSET
     disabled: bool | UnsetType = UNSET
-    retention_days: int | None | UnsetType = UNSET
+    retention_days: int | UnsetType | None = UNSET
 
 
 class VaultRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One vault as its account may see it.
 
     Attributes:
-        live_keys: keys that open it; with none, it is kept for a key to come.
+        live_keys: keys of it that are not over; with none, it is kept for a key to come.
         memories: memories that the store holds of it; what still waits in the inbox is not among them.
         content_bytes: their rows' bytes.
     """
@@ -114,6 +105,14 @@ class VaultRecord(msgspec.Struct, frozen=True, kw_only=True):
     live_keys: int = 0
     memories: int = 0
     content_bytes: int = 0
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """A vault whose memories are to be deleted after some days, by its own setting or by its account's."""
+
+    vault: VaultRef
+    account_number: int
+    days: int
 
 
 class ProviderKeyRecord(msgspec.Struct, frozen=True, kw_only=True):

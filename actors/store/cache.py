@@ -6,6 +6,7 @@ Owns nothing but its entries. Not thread-safe: its owner keeps it to one thread 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -37,6 +38,15 @@ class RecentlyUsed(Generic[K, V]):
         self._entries.move_to_end(key)
         if len(self._entries) > self._entries_max:
             self._entries.popitem(last=False)
+
+    def drop_if(self, condition: Callable[[K, V], bool]) -> None:
+        """Forget all entries that this is true of. Looks at each of them."""
+        for key in [key for key, value in self._entries.items() if condition(key, value)]:
+            del self._entries[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
 
     def drop(self, key: K) -> None:
         """Forget `key`, if it is there."""

@@ -16,13 +16,15 @@ import apsw
 import msgspec
 
 from actors.store.backup import known_vaults
-from actors.store.connections import all_rows, one_row
+from actors.store.connections import one_row
+from actors.store.damage import ROW_IDS_LOGGED_MAX
 from actors.store.data_directory import LOCK_FILE, META_FILE, open_untouched, shard_count, shard_path
-from actors.store.erasing import erasures_of
+from actors.store.erasing import erasures_of, undone_in
 from actors.store.examining import DatabaseReport, Finding, describe, examine_shard, look_at
 from actors.store.keyring import KeyRing
 from actors.store.ledger import LEDGER_FILE, read_ledger
 from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, schema_version
+from actors.store.provider_keys import damaged_provider_keys
 from actors.store.restoring import PARTIAL_FOLDER, READY_FOLDER, SNAPSHOT_FOLDER
 from actors.store.rotation import new_key_path, server_key_id, server_key_path
 from actors.store.seal import ServerKey, load_server_key
@@ -87,6 +89,7 @@ def verify(data_dir: Path, *, server_key_file: Path | None = None, server_key: b
         try:
             key = _server_key(meta, server_key_path(data_dir, server_key_file), server_key, findings)
             findings += _ledger_findings(meta, data_dir / LEDGER_FILE)
+            findings += _provider_key_findings(meta, key)
             databases.append(describe(data_dir / META_FILE, meta, {}))
             databases += _examine_shards(data_dir, meta, key, findings)
             (vaults,) = one_row(meta, "SELECT count(*) FROM vault WHERE state = 0")
@@ -160,11 +163,27 @@ def _ledger_findings(meta: apsw.Connection, path: Path) -> Iterator[Finding]:
     if unwritten:
         what = f"{unwritten} erasures are not in the ledger."
         yield Finding("warning", LEDGER_FILE, what, "The next start, or a repair, adds them.", repairable=True)
-    live = {tuple(row) for row in all_rows(meta, "SELECT number, created_ms FROM vault WHERE state = 0")}
-    undone = len(live & ledger.vaults.keys())
-    if undone:
-        what = f"{undone} erased vaults are live: meta.db is older than the ledger."
-        yield Finding("damage", META_FILE, what, "The next start, or a repair, erases them again.", repairable=True)
+    undone = undone_in(meta, ledger)
+    for count, what in (
+        (len(undone.vaults), "erased vaults"),
+        (len(undone.keys), "revoked keys"),
+        (len(undone.accounts), "deleted accounts"),
+        (len(undone.provider_keys), "deleted provider keys"),
+    ):
+        if count:
+            sentence = f"{count} {what} are live: meta.db is older than the ledger."
+            remedy = "The next start, or a repair, erases them again."
+            yield Finding("damage", META_FILE, sentence, remedy, repairable=True)
+
+
+def _provider_key_findings(meta: apsw.Connection, key: ServerKey | None) -> Iterator[Finding]:
+    if key is None or schema_version(meta) < len(META_MIGRATIONS):
+        return
+    damaged = damaged_provider_keys(meta, key)
+    if damaged:
+        shown = ", ".join(damaged[:ROW_IDS_LOGGED_MAX]) + (", ..." if len(damaged) > ROW_IDS_LOGGED_MAX else "")
+        what = f"{len(damaged)} stored provider keys fail their checksum: {shown}."
+        yield Finding("damage", META_FILE, what, "Store them again; until then requests that need them fail.")
 
 
 def _leftovers(data_dir: Path, key_path: Path) -> Iterator[Finding]:

@@ -1,9 +1,10 @@
-"""The erasure ledger: which vaults were shredded and which keys revoked, in a file that no restore replaces.
+"""The erasure ledger: what was shredded, revoked and deleted, in a file that no restore replaces.
 
-A backup made before an erasure still holds the vault's wrapped key and the live key row. The ledger is what makes them
-void again. Owns `erasure.log`: one checksummed JSON line an erasure, appended and synced before the erasure is
-answered. A vault is named by its number and its creation time, since numbers may be given out twice after a restore;
-a key by a hash of its hash. Must never hold anything that opens a row or a door.
+A backup made before an erasure still holds the vault's wrapped key, the live key row, the sealed provider key. The
+ledger is what makes them void again. Owns `erasure.log`: one checksummed JSON line an erasure, appended and synced
+before the erasure is answered. Vaults and accounts are named by their number and creation time, since numbers may be
+given out twice after a restore; a key by a hash of its hash, a provider's key by a hash of its random mark. Must never
+hold anything that opens a row or a door.
 """
 
 from __future__ import annotations
@@ -31,14 +32,48 @@ class ErasedVault(msgspec.Struct, frozen=True, tag="vault"):
     erased_ms: int
 
 
-class RevokedKey(msgspec.Struct, frozen=True, tag="key"):
-    """A key that opens nothing any more. `key` is `key_id` of its hash."""
+class RevokedKey(msgspec.Struct, frozen=True, tag="key", omit_defaults=True):
+    """A key that opens nothing any more. `key` is `key_id` of its hash.
+
+    Attributes:
+        rotated: another one took its place, and it is valid until `revoked_ms`, the end of its grace period. Otherwise
+            it is revoked whatever the clock says.
+    """
 
     key: str
     revoked_ms: int
+    rotated: bool = False
 
 
-Erasure = ErasedVault | RevokedKey
+class DeletedAccount(msgspec.Struct, frozen=True, tag="account"):
+    """An account that is gone for good. Its keys and vaults have entries of their own."""
+
+    account: int
+    created_ms: int
+    deleted_ms: int
+
+
+class ErasedProviderKey(msgspec.Struct, frozen=True, tag="provider_key"):
+    """A provider's key that was deleted or replaced. `key` is `mark_id` of its mark."""
+
+    key: str
+    erased_ms: int
+
+
+class DeletedMemories(msgspec.Struct, frozen=True, tag="memories"):
+    """Memories of a vault that lives on. Seqs may be given out twice after a restore: those stored later are others.
+
+    Attributes:
+        seqs: ranges, first and last included.
+    """
+
+    vault: int
+    created_ms: int
+    deleted_ms: int
+    seqs: tuple[tuple[int, int], ...]
+
+
+Erasure = ErasedVault | RevokedKey | DeletedAccount | ErasedProviderKey | DeletedMemories
 
 _encode = msgspec.json.Encoder().encode
 _erasures: msgspec.json.Decoder[Erasure] = msgspec.json.Decoder(Erasure)
@@ -49,40 +84,74 @@ def key_id(key_hash: bytes) -> str:
     return hashlib.sha256(b"memoryrouter revoked key" + key_hash).hexdigest()[:32]
 
 
+def mark_id(mark: bytes) -> str:
+    """Names a provider's key in the ledger without being its mark."""
+    return hashlib.sha256(b"memoryrouter provider key" + mark).hexdigest()[:32]
+
+
 class Ledger(msgspec.Struct, frozen=True):
     """What a ledger file holds.
 
     Attributes:
         vaults: erased vaults by number and creation time.
-        keys: revoked keys by id.
+        keys: revoked keys by id; of one that was rotated and revoked then, the revocation.
+        accounts: deleted accounts by number and creation time.
+        provider_keys: erased provider keys by id.
+        memories: deleted memories. meta.db knows nothing of them; a restore deletes them from the shards again.
         damaged_lines: lines that fail their checksum. The last one may be an erasure that nobody was told of.
     """
 
     vaults: dict[tuple[int, int], ErasedVault]
     keys: dict[str, RevokedKey]
+    accounts: dict[tuple[int, int], DeletedAccount]
+    provider_keys: dict[str, ErasedProviderKey]
+    memories: set[DeletedMemories] = msgspec.field(default_factory=set)
     damaged_lines: int = 0
 
     @property
     def erasures(self) -> list[Erasure]:
         """All of them."""
-        return [*self.vaults.values(), *self.keys.values()]
+        return [
+            *self.vaults.values(),
+            *self.keys.values(),
+            *self.accounts.values(),
+            *self.provider_keys.values(),
+            *sorted(self.memories, key=lambda deleted: deleted.deleted_ms),
+        ]
 
     def missing_from(self, other: Ledger) -> list[Erasure]:
-        """What this one holds and the other does not."""
-        vaults = [erased for name, erased in self.vaults.items() if name not in other.vaults]
-        keys = [revoked for name, revoked in self.keys.items() if name not in other.keys]
-        return [*vaults, *keys]
+        """What of meta.db this one holds and the other does not."""
+        return [
+            *(erased for name, erased in self.vaults.items() if name not in other.vaults),
+            *(revoked for revoked in self.keys.values() if not other.covers(revoked)),
+            *(deleted for name, deleted in self.accounts.items() if name not in other.accounts),
+            *(erased for name, erased in self.provider_keys.items() if name not in other.provider_keys),
+        ]
+
+    def covers(self, revoked: RevokedKey) -> bool:
+        """Whether this knows the key to be revoked, or rotated if that is all that is said."""
+        known = self.keys.get(revoked.key)
+        return known is not None and (revoked.rotated or not known.rotated)
 
 
 def ledger_of(erasures: Iterable[Erasure], *, damaged_lines: int = 0) -> Ledger:
     """A ledger of these."""
-    vaults, keys = {}, {}
+    ledger = Ledger(vaults={}, keys={}, accounts={}, provider_keys={}, damaged_lines=damaged_lines)
     for erasure in erasures:
-        if isinstance(erasure, ErasedVault):
-            vaults[erasure.vault, erasure.created_ms] = erasure
-        else:
-            keys[erasure.key] = erasure
-    return Ledger(vaults=vaults, keys=keys, damaged_lines=damaged_lines)
+        match erasure:
+            case ErasedVault():
+                ledger.vaults[erasure.vault, erasure.created_ms] = erasure
+            case RevokedKey():
+                if not ledger.covers(erasure):
+                    ledger.keys[erasure.key] = erasure
+            case DeletedAccount():
+                ledger.accounts[erasure.account, erasure.created_ms] = erasure
+            case ErasedProviderKey():
+                ledger.provider_keys[erasure.key] = erasure
+            case DeletedMemories():
+                if (erasure.vault, erasure.created_ms) not in ledger.vaults:
+                    ledger.memories.add(erasure)
+    return ledger
 
 
 def read_ledger(path: Path) -> Ledger:

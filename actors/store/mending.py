@@ -16,7 +16,7 @@ from actors.store.connections import one_row, writing
 from actors.store.counter import counter_path, read_counter, write_counter
 from actors.store.data_directory import META_FILE, commits_of, locked, open_untouched, prepare, prepared, shard_count
 from actors.store.data_directory import shard_path as path_of_shard
-from actors.store.erasing import reserve_vault_numbers
+from actors.store.erasing import reserve_numbers
 from actors.store.keyring import KeyRing
 from actors.store.ledger import LEDGER_FILE, read_ledger
 from actors.store.migrations import SHARD_MIGRATIONS
@@ -192,4 +192,4 @@ def _reserve_vault_numbers(data_dir: Path, shards: int, *, now_ms: int) -> None:
             highest = max(highest, highest_vault(connection))
     with writing(data_dir / META_FILE) as meta:
         if one_row(meta, "SELECT 1 FROM vault LIMIT 1") is not None:
-            reserve_vault_numbers(meta, highest)
+            reserve_numbers(meta, "vault", highest)

@@ -71,6 +71,69 @@ CREATE TABLE erasure(vault INTEGER PRIMARY KEY REFERENCES vault(number), erased_
 INSERT INTO erasure SELECT number, created_ms FROM vault WHERE state <> 0;
 """,
     ),
+    Migration(
+        number=3,
+        script="""
+ALTER TABLE account ADD COLUMN name TEXT NOT NULL DEFAULT '';
+ALTER TABLE account ADD COLUMN disabled_ms INTEGER;
+ALTER TABLE account ADD COLUMN deleted_ms INTEGER;
+ALTER TABLE account ADD COLUMN retention_days INTEGER;
+ALTER TABLE vault ADD COLUMN retention_days INTEGER;
+ALTER TABLE key ADD COLUMN disabled_ms INTEGER;
+ALTER TABLE key ADD COLUMN expires_ms INTEGER;
+ALTER TABLE key ADD COLUMN last_used_ms INTEGER;
+ALTER TABLE key ADD COLUMN rotated_to INTEGER REFERENCES key(number);  -- then expires_ms is the end of its grace period
+ALTER TABLE key ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';  -- JSON of models.key_limits.KeyLimits
+CREATE INDEX vault_account ON vault(account) WHERE state = 0;
+CREATE INDEX key_state ON key(account, revoked_ms, rotated_to, expires_ms);
+CREATE INDEX key_of_account ON key(account) WHERE kind = 'account';
+CREATE INDEX key_rotated ON key(rotated_to) WHERE rotated_to IS NOT NULL;
+-- One row for each account and provider, used again by the next key: see actors/store/provider_keys.py.
+CREATE TABLE provider_key(
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  account INTEGER NOT NULL REFERENCES account(number),
+  provider TEXT NOT NULL,
+  last_four TEXT NOT NULL,
+  mark BLOB NOT NULL,  -- random, another one for each key: what the erasure ledger knows it by
+  created_ms INTEGER NOT NULL,
+  erased_ms INTEGER,
+  UNIQUE (account, provider)
+) STRICT;
+-- As vault_key: rows are appended and overwritten in place by as many bytes, never deleted or resized.
+CREATE TABLE provider_secret(provider_key INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
+CREATE TABLE provider_erasure(mark BLOB PRIMARY KEY, erased_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE audit(
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  at_ms INTEGER NOT NULL,
+  account INTEGER,  -- whom it concerns; NULL: the whole server
+  actor TEXT NOT NULL,
+  action TEXT NOT NULL,
+  target TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  request_id TEXT
+) STRICT;
+CREATE INDEX audit_account ON audit(account);
+CREATE TABLE usage(
+  account INTEGER NOT NULL,
+  day INTEGER NOT NULL,  -- since the Unix epoch, UTC
+  key INTEGER NOT NULL,
+  model TEXT NOT NULL,
+  requests INTEGER NOT NULL,
+  memories_stored INTEGER NOT NULL,
+  tokens_retrieved INTEGER NOT NULL,
+  tokens_injected INTEGER NOT NULL,
+  tokens_billed INTEGER NOT NULL,
+  input_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  errors INTEGER NOT NULL,
+  latency_ms_sum INTEGER NOT NULL,
+  PRIMARY KEY (account, day, key, model)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_key ON usage(account, key, day);
+-- How far each journal of counts is folded in: what makes adding them happen once.
+CREATE TABLE usage_fold(journal TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+""",
+    ),
 )
 
 SHARD_MIGRATIONS = (
@@ -103,6 +166,42 @@ CREATE TABLE damaged_inbox(
         script="""
 -- From here on the body of a memory is an array (actors/store/memory_rows.py); those that are there stay maps. No row
 -- is rewritten, but programs that read maps only would leave new rows out as damaged, so they must refuse the file.
+""",
+    ),
+    Migration(
+        number=4,
+        script="""
+-- The name of the embedder that a vault remembers; until now there was one only.
+ALTER TABLE vault_state ADD COLUMN embedder TEXT;
+UPDATE vault_state SET embedder = 'all-MiniLM-L6-v2';
+-- 1 from the choice of another one until no vector of the old model is left.
+ALTER TABLE vault_state ADD COLUMN moves INTEGER NOT NULL DEFAULT 0 CHECK (moves IN (0, 1));
+CREATE INDEX vault_moves ON vault_state(vault) WHERE moves = 1;
+""",
+    ),
+    Migration(
+        number=5,
+        script="""
+-- How much each vault holds, exact because it changes with the rows themselves. `memory` has no INSERT OR REPLACE: that
+-- would remove a row without its trigger.
+ALTER TABLE vault_state ADD COLUMN memories INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE vault_state ADD COLUMN content_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE vault_state SET
+  memories = (SELECT count(*) FROM memory WHERE id BETWEEN vault << 32 AND vault << 32 | 0xFFFFFFFF),
+  content_bytes = (
+    SELECT coalesce(sum(length(body)), 0) FROM memory WHERE id BETWEEN vault << 32 AND vault << 32 | 0xFFFFFFFF
+  );
+CREATE TRIGGER memory_added AFTER INSERT ON memory BEGIN
+  INSERT INTO vault_state(vault, next_seq, memories, content_bytes) VALUES (new.id >> 32, 1, 1, length(new.body))
+  ON CONFLICT(vault) DO UPDATE SET memories = memories + 1, content_bytes = content_bytes + excluded.content_bytes;
+END;
+CREATE TRIGGER memory_changed AFTER UPDATE OF body ON memory BEGIN
+  UPDATE vault_state SET content_bytes = content_bytes + length(new.body) - length(old.body) WHERE vault = new.id >> 32;
+END;
+CREATE TRIGGER memory_removed AFTER DELETE ON memory BEGIN
+  UPDATE vault_state SET memories = memories - 1, content_bytes = content_bytes - length(old.body)
+  WHERE vault = old.id >> 32;
+END;
 """,
     ),
 )

@@ -1,9 +1,9 @@
 """Which server key opens a data directory, and how it is exchanged for a new one.
 
 Owns the two-key window: a new key's file is placed beside the old one as `server.key.new` before the one transaction
-that wraps every data key anew. Until that commits, the old key opens the directory, afterwards the new one; the next
-start finds out which by the key id in meta.db, and clears the other away. Must never delete the only key that opens
-anything.
+that wraps every data key and seals every provider key anew. Until that commits, the old key opens the directory,
+afterwards the new one; the next start finds out which by the key id in meta.db, and clears the other away. Must never
+delete the only key that opens anything.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import apsw
 import msgspec
 
 from actors.store.connections import all_rows, one_row
+from actors.store.provider_keys import reseal_all
 from actors.store.seal import (
     KEY_BYTES,
     SERVER_KEY_FILE,
@@ -34,10 +35,14 @@ class Rotation(msgspec.Struct, frozen=True):
     Attributes:
         vaults: data keys that are wrapped by the new server key now.
         damaged: data keys that the old one does not open either; they stay as they are.
+        provider_keys: providers' keys that are sealed by the new server key now.
+        damaged_provider_keys: row numbers of those that the old one does not open either.
     """
 
     vaults: int
     damaged: tuple[int, ...]
+    provider_keys: int = 0
+    damaged_provider_keys: tuple[int, ...] = ()
 
 
 def server_key_path(data_dir: Path, server_key_file: Path | None) -> Path:
@@ -90,9 +95,9 @@ def _finish_rotation(meta: apsw.Connection, path: Path) -> None:
 
 
 def rewrap_all(meta: apsw.Connection, old: ServerKey, new: ServerKey) -> Rotation:
-    """Wrap every data key by `new`, in one transaction, and empty the WAL, which held the old ones. Blocks.
+    """Wrap data keys and provider keys by `new`, in one transaction, and empty the WAL. Blocks.
 
-    Rows are overwritten in place by as many bytes: see the schema.
+    It held the old ones. Rows are overwritten in place by as many bytes: see the schema.
 
     Raises:
         apsw.Error: nothing was changed.
@@ -108,6 +113,7 @@ def rewrap_all(meta: apsw.Connection, old: ServerKey, new: ServerKey) -> Rotatio
             except CorruptRow:
                 damaged.append(number)
         meta.executemany("UPDATE vault_key SET wrapped = ? WHERE vault = ?", rewrapped)
+        resealed = reseal_all(meta, old, new)
         meta.execute("INSERT OR REPLACE INTO setting VALUES ('server_key_id', ?)", (new.key_id,))
         meta.execute("COMMIT")
     except apsw.Error:
@@ -115,7 +121,12 @@ def rewrap_all(meta: apsw.Connection, old: ServerKey, new: ServerKey) -> Rotatio
             meta.execute("ROLLBACK")
         raise
     meta.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    return Rotation(vaults=len(rewrapped), damaged=tuple(damaged))
+    return Rotation(
+        vaults=len(rewrapped),
+        damaged=tuple(damaged),
+        provider_keys=resealed.count,
+        damaged_provider_keys=resealed.damaged,
+    )
 
 
 def exchange_server_key(

@@ -15,10 +15,9 @@ import apsw
 import msgspec
 import trio
 
-from actors.store.protocol import Commit, KeyRow, Materialisation, VaultImage, Vectors
+from actors.store.protocol import Commit, Materialisation, VaultImage, Vectors
 from actors.store.tickets import Batch, Outcome, Ticket
 from models.errors import (
-    InvalidRequest,
     MemoryRouterError,
     NotFound,
     Overloaded,
@@ -26,12 +25,14 @@ from models.errors import (
     StoreUnavailable,
     TooLarge,
 )
-from models.ids import Principal, VaultNumber, VaultRef
+from models.ids import VaultRef
 from models.memory import Exchange, InboxRow, Memory
 from models.messages import Page, Paged
 from models.store_settings import StoreSettings
 from tests.fakes.caches import MemoryCaches
-from tests.fakes.memory_disk import MemoryDisk, StoredKey, StoredVault
+from tests.fakes.directory_keys import MemoryKeys
+from tests.fakes.directory_vaults import MemoryRecords, MemoryVaults
+from tests.fakes.memory_disk import MemoryDisk
 
 T = TypeVar("T")
 
@@ -40,12 +41,13 @@ _exchanges = msgspec.msgpack.Decoder(Exchange)
 _memories = msgspec.msgpack.Decoder(Memory)
 
 
-class MemoryStore(MemoryCaches):
+class MemoryStore(MemoryKeys, MemoryVaults, MemoryRecords, MemoryCaches):
     """Implements `actors.store.protocol.Store` in memory. `open_memory_store` makes one."""
 
     def __init__(self, disk: MemoryDisk, *, settings: StoreSettings, now_ms: Callable[[], int]) -> None:
         self.disk = disk
         self._settings = settings
+        self._shards = settings.shards
         self._now_ms = now_ms
         self._token = trio.lowlevel.current_trio_token()
         self._waiting: deque[Ticket[Any]] = deque()
@@ -127,6 +129,7 @@ class MemoryStore(MemoryCaches):
                 for row_id, body in sorted(found.inbox.items())
             ],
             next_seq=found.next_seq,
+            moving=found.moves,
         )
 
     async def materialise(self, vault: VaultRef, step: Materialisation) -> None:
@@ -143,6 +146,7 @@ class MemoryStore(MemoryCaches):
                 if seq in found.memories:
                     found.vectors[seq] = (step.model_id, array.copy())
             found.next_seq = max(found.next_seq, step.next_seq)
+            found.embedder = found.embedder or step.embedder
 
         await self._put(Ticket(work)).wait()
 
@@ -152,6 +156,27 @@ class MemoryStore(MemoryCaches):
             for seq in seqs:
                 found.memories.pop(seq, None)
                 found.vectors.pop(seq, None)
+
+        await self._put(Ticket(work)).wait()
+
+    async def put_memory(self, vault: VaultRef, memory: Memory) -> None:
+        def work(_: Batch) -> None:
+            found = self.disk.vault(vault)
+            if memory.seq not in found.memories:
+                raise StoreUnavailable("The memory to be changed is not there.")
+            found.memories[memory.seq] = _encode(memory)
+
+        await self._put(Ticket(work)).wait()
+
+    async def rewrite_memory(self, vault: VaultRef, seq: int, memory: Memory) -> None:
+        def work(_: Batch) -> None:
+            found = self.disk.vault(vault)
+            if seq not in found.memories or memory.seq in found.memories:
+                raise StoreUnavailable("The memory to be changed is not there, or was changed before.")
+            del found.memories[seq]
+            found.vectors.pop(seq, None)
+            found.memories[memory.seq] = _encode(memory)
+            found.next_seq = max(found.next_seq, memory.seq + 1)
 
         await self._put(Ticket(work)).wait()
 
@@ -173,6 +198,31 @@ class MemoryStore(MemoryCaches):
         vectors = {seq: rows.tobytes() for seq, rows in image.vectors.items() if page.vectors and seq in seqs}
         return Paged(memories=tuple(behind), vectors=vectors)
 
+    async def remembered_embedder(self, vault: VaultRef) -> str | None:
+        await trio.lowlevel.checkpoint()
+        found = self.disk.vaults.get(vault.number)
+        return None if found is None else found.embedder
+
+    async def choose_embedder(self, vault: VaultRef, name: str) -> None:
+        def work(_: Batch) -> None:
+            found = self.disk.vault(vault)
+            found.embedder, found.moves = name, True
+
+        await self._put(Ticket(work)).wait()
+
+    async def finish_move(self, vault: VaultRef, *, name: str, model_id: str) -> None:
+        def work(_: Batch) -> None:
+            found = self.disk.vault(vault)
+            if found.embedder == name:
+                found.vectors = {seq: kept for seq, kept in found.vectors.items() if kept[0] == model_id}
+                found.moves = False
+
+        await self._put(Ticket(work)).wait()
+
+    async def vaults_moving(self) -> list[VaultRef]:
+        await trio.lowlevel.checkpoint()
+        return [vault.reference for vault in self.disk.vaults.values() if vault.moves]
+
     async def vaults_with_inbox(self) -> list[VaultRef]:
         await trio.lowlevel.checkpoint()
         found = [vault.reference for vault in self.disk.vaults.values() if vault.inbox]
@@ -185,130 +235,7 @@ class MemoryStore(MemoryCaches):
         alarms = ("shards_damaged", "rows_damaged_on_load", "rows_damaged_in_scrub", "erasures_owed", "ballast_bytes")
         return {"meta": counters, "shards": [counters], **dict.fromkeys(alarms, 0), "disk_full": False}
 
-    # The directory.
-
-    async def has_account(self) -> bool:
-        await trio.lowlevel.checkpoint()
-        return self.disk.accounts > 0
-
-    async def create_account(self, *, key_hash: bytes, shown: str, created_ms: int) -> Principal:
-        def work(_: Batch) -> Principal:
-            self._check_new(key_hash)
-            self.disk.accounts += 1
-            vault = self._new_vault(self.disk.accounts, created_ms=created_ms)
-            return self._new_key(
-                self.disk.accounts, vault, key_hash, kind="account", shown=shown, created_ms=created_ms
-            )
-
-        return await self._put(Ticket(work)).wait()
-
-    async def find_key(self, key_hash: bytes) -> Principal | None:
-        await trio.lowlevel.checkpoint()
-        for key in self.disk.keys:
-            if key.key_hash == key_hash and key.revoked_ms is None:
-                return key.principal
-        return None
-
-    async def create_key(
-        self, account_number: int, *, name: str, key_hash: bytes, shown: str, created_ms: int
-    ) -> Principal:
-        def work(_: Batch) -> Principal:
-            if not 0 < account_number <= self.disk.accounts:
-                raise NotFound(f"Account {account_number} does not exist.")
-            self._check_new(key_hash)
-            vault = self._new_vault(account_number, created_ms=created_ms)
-            return self._new_key(
-                account_number, vault, key_hash, kind="user", name=name, shown=shown, created_ms=created_ms
-            )
-
-        return await self._put(Ticket(work)).wait()
-
-    async def list_keys(self, account_number: int | None = None) -> list[KeyRow]:
-        await trio.lowlevel.checkpoint()
-        return [
-            KeyRow(
-                key_number=key.principal.key_number,
-                account_number=key.principal.account_number,
-                kind=key.principal.kind,
-                name=key.principal.name,
-                shown=key.principal.shown,
-                created_ms=key.created_ms,
-                revoked_ms=key.revoked_ms,
-            )
-            for key in self.disk.keys
-            if account_number in (None, key.principal.account_number)
-        ]
-
-    async def revoke_key(self, key_number: int, *, revoked_ms: int) -> bool:
-        def work(_: Batch) -> bool:
-            for key in self.disk.keys:
-                if key.principal.key_number == key_number and key.revoked_ms is None:
-                    key.revoked_ms = revoked_ms
-                    return True
-            return False
-
-        return await self._put(Ticket(work)).wait()
-
-    async def replace_account_key(self, *, key_hash: bytes, shown: str, created_ms: int) -> Principal:
-        def work(_: Batch) -> Principal:
-            wanted = ("account", 1)
-            mine = [k for k in self.disk.keys if (k.principal.kind, k.principal.account_number) == wanted]
-            if not mine:
-                raise NotFound("There is no account yet.")
-            self._check_new(key_hash)
-            for key in mine:
-                key.revoked_ms = created_ms if key.revoked_ms is None else key.revoked_ms
-            vault = mine[-1].principal.vault
-            return self._new_key(1, vault, key_hash, kind="account", shown=shown, created_ms=created_ms)
-
-        return await self._put(Ticket(work)).wait()
-
-    async def replace_vault(self, vault: VaultRef) -> VaultRef:
-        def work(_: Batch) -> VaultRef:
-            old = self.disk.vault(vault)
-            new = self._new_vault(old.account, created_ms=self._now_ms())
-            del self.disk.vaults[vault.number]
-            for key in self.disk.keys:
-                if key.principal.vault == vault:
-                    key.principal = msgspec.structs.replace(key.principal, vault=new)
-            return new
-
-        return await self._put(Ticket(work)).wait()
-
-    # Behind both.
-
-    def _check_new(self, key_hash: bytes) -> None:
-        if any(key.key_hash == key_hash for key in self.disk.keys):
-            raise InvalidRequest("This key exists already.", field="key")
-
-    def _new_vault(self, account: int, *, created_ms: int) -> VaultRef:
-        self.disk.vaults_made += 1
-        number = self.disk.vaults_made
-        reference = VaultRef(number=VaultNumber(number), shard=number % self._settings.shards)
-        self.disk.vaults[number] = StoredVault(reference, account=account, created_ms=created_ms)
-        return reference
-
-    def _new_key(
-        self,
-        account: int,
-        vault: VaultRef,
-        key_hash: bytes,
-        *,
-        kind: str,
-        shown: str,
-        created_ms: int,
-        name: str = "account",
-    ) -> Principal:
-        principal = Principal(
-            key_number=len(self.disk.keys) + 1,
-            account_number=account,
-            kind=kind,
-            name=name,
-            vault=vault,
-            shown=shown,
-        )
-        self.disk.keys.append(StoredKey(principal=principal, key_hash=key_hash, created_ms=created_ms))
-        return principal
+    # Behind it and the directory.
 
     def _put(self, ticket: Ticket[T]) -> Ticket[T]:
         if self._closing:

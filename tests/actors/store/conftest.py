@@ -21,13 +21,28 @@ from tests.fakes.store import open_memory_store
 SETTINGS = StoreSettings(shards=2, queue_rows_max=10, ballast_bytes=0)
 
 
+class Clock:
+    """The stores' clock, which stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.ms = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture(params=["sqlite", "memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
     if request.param == "sqlite":
-        async with open_store(tmp_path, settings=SETTINGS) as sqlite_store:
+        async with open_store(tmp_path, settings=SETTINGS, now_ms=clock) as sqlite_store:
             yield sqlite_store
     else:
-        async with open_memory_store(settings=SETTINGS) as memory_store:
+        async with open_memory_store(settings=SETTINGS, now_ms=clock) as memory_store:
             yield memory_store
 
 

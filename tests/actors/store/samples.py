@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from actors.store.protocol import Commit, Materialisation, Store, Vectors
+from models.accounts import OPERATOR
 from models.ids import Principal, VaultRef, hash_key
 from models.memory import Exchange, InboxRow, Memory, Message
 
@@ -65,6 +66,11 @@ async def new_vault(store: Store, key: str) -> VaultRef:
     """The vault of a new user key of account 1."""
     principal = await store.create_key(1, name=key, key_hash=hash_key(key), shown=key[:7], created_ms=2000)
     return principal.vault
+
+
+async def revoke(store: Store, principal: Principal, *, now_ms: int) -> None:
+    """Delete a key and keep its vault."""
+    await store.delete_key(principal.account_number, principal.key_number, now_ms=now_ms, with_vault=False, by=OPERATOR)
 
 
 def accept(store: Store, vault: VaultRef, *texts: str, on_durable: Callable[[list[InboxRow]], None] = ignore) -> Commit:

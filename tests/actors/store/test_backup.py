@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from actors.store.backup import Manifest, _manifest_bytes, back_up, read_manifest, verify_backup
+from actors.store.migrations import META_MIGRATIONS
 from actors.store.sqlite import open_store
 from models.errors import SetupError, ShardDamaged
 from models.version import VERSION
@@ -40,7 +41,7 @@ async def test_a_backup_holds_databases_ledger_and_manifest_and_no_key(tmp_path:
     assert verify_backup(tmp_path / "backup") == manifest == read_manifest(tmp_path / "backup")
     assert (manifest.version, manifest.created_ms, manifest.shards) == (VERSION, NOW_MS, 2)
     described = {file.name: file for file in manifest.files}
-    assert described["meta.db"].schema == 2
+    assert described["meta.db"].schema == len(META_MIGRATIONS)
     assert described["meta.db"].commits >= 5
     assert query(tmp_path / "backup" / "shard-01.db", "SELECT commits FROM commit_counter") == [
         (described["shard-01.db"].commits,)

@@ -7,7 +7,7 @@ import pytest
 from actors.store.protocol import Store
 from models.errors import InvalidRequest, NotFound
 from models.ids import hash_key
-from tests.actors.store.samples import new_account, new_vault, remembered, texts_of
+from tests.actors.store.samples import new_account, new_vault, remembered, revoke, texts_of
 
 
 async def test_the_first_account_gets_a_key_and_a_vault(store: Store) -> None:
@@ -41,12 +41,13 @@ async def test_a_revoked_key_is_not_found_and_its_vault_stays(store: Store) -> N
     await remembered(store, vault, "a")
     found = await store.find_key(hash_key("mk_user"))
     assert found is not None
-    assert await store.revoke_key(found.key_number, revoked_ms=3000)
+    await revoke(store, found, now_ms=3000)
     assert await store.find_key(hash_key("mk_user")) is None
-    assert not await store.revoke_key(found.key_number, revoked_ms=4000)
-    assert not await store.revoke_key(999, revoked_ms=4000)
+    with pytest.raises(NotFound):
+        await revoke(store, found, now_ms=4000)
     assert await texts_of(store, vault) == (["a"], [])
-    assert [key.revoked_ms for key in await store.list_keys()] == [None, 3000]
+    assert [key.number for key in await store.list_keys()] == [1]
+    assert [key.revoked_ms for key in await store.list_keys(include_revoked=True)] == [None, 3000]
 
 
 async def test_keys_are_listed_by_account_oldest_first(store: Store) -> None:
@@ -56,7 +57,7 @@ async def test_keys_are_listed_by_account_oldest_first(store: Store) -> None:
     assert [key.name for key in await store.list_keys(1)] == ["account", "mk_user"]
     assert [key.kind for key in await store.list_keys(second.account_number)] == ["account"]
     rows = await store.list_keys()
-    assert [(key.key_number, key.account_number, key.shown) for key in rows] == [
+    assert [(key.number, key.account_number, key.shown) for key in rows] == [
         (1, 1, "mk_acco"),
         (2, 2, "mk_seco"),
         (3, 1, "mk_user"),
@@ -75,11 +76,11 @@ async def test_a_key_is_made_only_once_and_only_for_an_account(store: Store) -> 
 
 async def test_a_lost_account_key_is_replaced_on_the_same_vault(store: Store) -> None:
     with pytest.raises(NotFound):
-        await store.replace_account_key(key_hash=hash_key("mk_b"), shown="mk_b", created_ms=5)
+        await store.replace_account_key(1, key_hash=hash_key("mk_b"), shown="mk_b", created_ms=5)
     account = await new_account(store)
     second = await new_account(store, "mk_second")
     assert await store.find_key(hash_key("mk_account")) == account
-    new = await store.replace_account_key(key_hash=hash_key("mk_b"), shown="mk_b", created_ms=5)
+    new = await store.replace_account_key(1, key_hash=hash_key("mk_b"), shown="mk_b", created_ms=5)
     assert (new.vault, new.account_number, new.kind) == (account.vault, 1, "account")
     assert await store.find_key(hash_key("mk_account")) is None
     assert await store.find_key(hash_key("mk_b")) == new

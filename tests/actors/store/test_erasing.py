@@ -9,10 +9,16 @@ import pytest
 
 from actors.store.ledger import key_id, read_ledger
 from actors.store.sqlite import open_store
-from models.errors import StoreUnavailable
+from models.errors import NotFound, StoreUnavailable
 from models.ids import hash_key
 from tests.actors.store.harm import SETTINGS, query
-from tests.actors.store.samples import new_account, new_vault, remembered, texts_of
+from tests.actors.store.samples import (
+    new_account,
+    new_vault,
+    remembered,
+    revoke,
+    texts_of,
+)
 
 NOW_MS = 1_800_000_000_000
 
@@ -27,10 +33,11 @@ async def test_a_shredding_and_a_revocation_are_in_the_ledger_when_they_are_answ
         assert query(tmp_path / "meta.db", "SELECT * FROM erasure") == [(vault.number, NOW_MS)]
         key = await store.find_key(hash_key("mk_a"))
         assert key is not None
-        assert await store.revoke_key(key.key_number, revoked_ms=5)
+        await revoke(store, key, now_ms=5)
         assert list(read_ledger(ledger).keys) == [key_id(hash_key("mk_a"))]
-        assert not await store.revoke_key(key.key_number, revoked_ms=6)
-        await store.replace_account_key(key_hash=hash_key("mk_new"), shown="mk_new", created_ms=7)
+        with pytest.raises(NotFound):
+            await revoke(store, key, now_ms=6)
+        await store.replace_account_key(1, key_hash=hash_key("mk_new"), shown="mk_new", created_ms=7)
         assert set(read_ledger(ledger).keys) == {key_id(hash_key("mk_a")), key_id(hash_key("mk_account"))}
         assert store.statistics()["erasures_owed"] == 0
     assert ledger.read_bytes().count(b"\n") == 3
@@ -50,7 +57,7 @@ async def test_an_erasure_without_its_ledger_line_is_not_confirmed(tmp_path: Pat
         key = await store.find_key(hash_key("mk_a"))
         assert key is not None
         with pytest.raises(StoreUnavailable):
-            await store.revoke_key(key.key_number, revoked_ms=5)
+            await revoke(store, key, now_ms=5)
         ledger.rmdir()
         await store.replace_vault(key.vault)
         assert store.statistics()["erasures_owed"] == 0
@@ -92,7 +99,7 @@ async def test_an_older_meta_db_does_not_bring_back_what_was_erased(
         await store.replace_vault(later)
         key = await store.find_key(hash_key("mk_b"))
         assert key is not None
-        await store.revoke_key(key.key_number, revoked_ms=9)
+        await revoke(store, key, now_ms=9)
     shutil.copy(tmp_path / "older.db", data_dir / "meta.db")  # by hand, without `restore`
     (data_dir / "hwm" / "meta").unlink()
     async with open_store(data_dir, settings=SETTINGS) as store:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from actors.store.ledger import (
+    DeletedAccount,
+    ErasedProviderKey,
     ErasedVault,
     Erasure,
     LedgerFile,
@@ -14,6 +16,7 @@ from actors.store.ledger import (
     key_id,
     ledger_lines,
     ledger_of,
+    mark_id,
     read_ledger,
 )
 from models.ids import hash_key
@@ -84,3 +87,32 @@ def test_a_ledger_holds_no_key_and_no_hash_of_one(tmp_path: Path) -> None:
 def test_ledgers_are_compared_by_what_they_name() -> None:
     assert ledger_of(ERASURES).missing_from(ledger_of(ERASURES[:2])) == ERASURES[2:]
     assert ledger_of(ERASURES[:1]).missing_from(ledger_of(ERASURES)) == []
+
+
+def test_every_kind_of_erasure_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "erasure.log"
+    everything: list[Erasure] = [
+        *ERASURES,
+        RevokedKey(key=key_id(b"rotated"), revoked_ms=40, rotated=True),
+        DeletedAccount(account=2, created_ms=5, deleted_ms=50),
+        ErasedProviderKey(key=mark_id(b"mark"), erased_ms=60),
+    ]
+    path.write_bytes(ledger_lines(everything))
+    found = read_ledger(path)
+    assert found == ledger_of(everything)
+    assert len(found.erasures) == 6
+    assert found.missing_from(ledger_of(())) == found.erasures
+    assert found.missing_from(found) == []
+    assert b"rotated" not in ledger_lines(ERASURES), "and lines of earlier versions are what they were"
+    assert mark_id(b"mark") != key_id(b"mark")
+
+
+def test_a_revocation_counts_more_than_the_end_of_a_grace_period() -> None:
+    """Whichever was written first: after a crash the database's own knowledge is appended behind."""
+    key = key_id(b"hash")
+    rotated = RevokedKey(key=key, revoked_ms=40, rotated=True)
+    revoked = RevokedKey(key=key, revoked_ms=20)
+    for both in ([rotated, revoked], [revoked, rotated]):
+        assert ledger_of(both).keys == {key: revoked}
+    assert ledger_of([revoked]).missing_from(ledger_of([rotated])) == [revoked]
+    assert ledger_of([rotated]).missing_from(ledger_of([revoked])) == []

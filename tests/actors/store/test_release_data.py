@@ -14,6 +14,7 @@ from actors.store.doctor import verify
 from actors.store.migrations import SHARD_MIGRATIONS, migrate
 from actors.store.protocol import Materialisation
 from actors.store.sqlite import open_store
+from models.embedder_settings import BUILT_IN_EMBEDDER
 from models.errors import SetupError
 from models.ids import hash_key
 from models.version import VERSION
@@ -49,7 +50,9 @@ async def test_a_released_directory_opens_and_holds_everything(tmp_path: Path, r
     shutil.copytree(FIXTURES / release, data_dir)
     async with open_store(data_dir, settings=SETTINGS, server_key=SERVER_KEY) as store:
         assert await store.has_account()
-        names = [(key.kind, key.name, key.created_ms, key.revoked_ms) for key in await store.list_keys()]
+        names = [
+            (key.kind, key.name, key.created_ms, key.revoked_ms) for key in await store.list_keys(include_revoked=True)
+        ]
         assert names == [
             ("account", "account", 1, None),
             ("user", "key 0", 2, None),
@@ -69,6 +72,8 @@ async def test_a_released_directory_opens_and_holds_everything(tmp_path: Path, r
         assert (image.created_ms, image.next_seq, image.damaged) == (2, MEMORIES + 1, 0)
         assert (await store.load_vault(emptied.vault, model_id=MODEL)).memories == []
         assert await store.vaults_with_inbox() == [user.vault]
+        assert await store.remembered_embedder(user.vault) == BUILT_IN_EMBEDDER  # there was no other
+        assert await store.vaults_moving() == []
     assert verify(data_dir, server_key=SERVER_KEY).findings == ()
 
 
@@ -88,6 +93,6 @@ async def test_rows_of_a_release_and_of_today_stand_side_by_side_and_a_program_o
         assert image.memories == [*(memory(seq) for seq in range(1, MEMORIES + 1) if seq != 3), new]
         assert image.damaged == 0
     shard = open_reader(next(data_dir.glob(f"shard-*{user.vault.shard}.db")))
-    with pytest.raises(SetupError, match="schema 3; this version knows 2"):
+    with pytest.raises(SetupError, match=f"schema {len(SHARD_MIGRATIONS)}; this version knows 2"):
         migrate(shard, SHARD_MIGRATIONS[:2], now_ms=1)
     shard.close()

@@ -17,7 +17,14 @@ from actors.store.sqlite import open_store
 from models.errors import SetupError
 from models.ids import VaultRef, hash_key
 from tests.actors.store.harm import SETTINGS, captured, flip, query
-from tests.actors.store.samples import new_account, new_vault, remembered, stored, texts_of
+from tests.actors.store.samples import (
+    new_account,
+    new_vault,
+    remembered,
+    revoke,
+    stored,
+    texts_of,
+)
 from tests.actors.store.test_backup import write_manifest
 
 NOW_MS = 1_800_000_000_000
@@ -80,7 +87,7 @@ async def test_what_was_erased_since_stays_erased(backup: Backup) -> None:
         await store.replace_vault(backup.vaults["mk_a"])
         key = await store.find_key(hash_key("mk_b"))
         assert key is not None
-        await store.revoke_key(key.key_number, revoked_ms=NOW_MS)
+        await revoke(store, key, now_ms=NOW_MS)
     ledger = read_ledger(backup.data_dir / "erasure.log")
     restored = restore(backup.dir, backup.data_dir, now_ms=NOW_MS, replace=True)
     assert (restored.vaults_erased, restored.keys_revoked) == (1, 1)

@@ -22,6 +22,7 @@ from tests.actors.store.samples import (
     new_account,
     new_vault,
     remembered,
+    revoke,
     step,
     stored,
     texts_of,
@@ -125,7 +126,7 @@ async def test_a_restored_older_backup_brings_neither_vault_nor_key_back(tmp_pat
         await store.replace_vault(vault)
         key = await store.find_key(hash_key("mk_revoked"))
         assert key is not None
-        await store.revoke_key(key.key_number, revoked_ms=1)
+        await revoke(store, key, now_ms=1)
     restore(tmp_path / "backup", data_dir, now_ms=2, replace=True)
     server_key = (data_dir / "server.key").read_bytes()
     assert opened(keys_found_in(captured(tmp_path / "backup"), server_key, vault), rows)

@@ -302,7 +302,7 @@ class LateReaders(Readers):
 
 async def test_an_answer_older_than_a_write_is_not_cached(tmp_path: Path) -> None:
     async with open_store(tmp_path, settings=SETTINGS) as store:
-        account = await new_account(store)
+        await new_account(store)
         usual, late = store._meta_readers, LateReaders(tmp_path / "meta.db")
         store._meta_readers = late
         async with trio.open_nursery() as nursery:
@@ -314,7 +314,7 @@ async def test_an_answer_older_than_a_write_is_not_cached(tmp_path: Path) -> Non
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.find_key, hash_key("mk_account"))
             await late.have_read.wait()
-            await store.revoke_key(account.key_number, revoked_ms=1)
+            await store.replace_account_key(1, key_hash=hash_key("mk_next"), shown="mk_next", created_ms=1)
             late.may_answer.set()
         store._meta_readers = usual
         late.close()
