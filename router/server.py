@@ -1,9 +1,9 @@
 """The HTTP server: Hypercorn's protocols behind our own accept loop, and the signals that end it.
 
 Owns the listening socket, the limits of a connection and the order of a graceful end. Must never know a
-route. It is the only module that imports Hypercorn. It uses the Trio worker's parts instead of the worker,
-which accepts without a limit and ends with the first connection that fails; they are not documented, so the
-version is pinned.
+route. Beside `router.http1` it is the only module that imports Hypercorn. It uses the Trio worker's parts instead of
+the worker, which accepts without a limit and ends with the first connection that fails; they are not documented, so
+the version is pinned.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -22,19 +23,23 @@ from typing import Any
 import msgspec
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.events import Event, Updated
 from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
-from models.errors import SetupError
+from models.errors import SettingError, SetupError
 from models.server_settings import ServerSettings
+from router.addresses import Network
+from router.connections import LimitedListener
+from router.http1 import Connection, ServerConfig
 from router.observe import log_event
+from router.tls import open_tls, reload_certificate
 
 BACKLOG = 1024
 """Connections that the kernel queues while all of ours are taken; net.core.somaxconn caps it."""
+
+KEEP_ALIVE_IDLE_S, KEEP_ALIVE_INTERVAL_S = 60, 15
+"""TCP's own probes of a silent client; `stalled_write_timeout_s` says when one that does not answer is given up."""
 
 HARD_EXIT_GRACE_S = 15.0
 """What the store gets to close, after requests and vaults have had their drain times."""
@@ -47,26 +52,13 @@ class BoundAddress(msgspec.Struct, frozen=True):
 
     host: str
     port: int
+    tls: bool = False
 
     @property
     def url(self) -> str:
         """The address as a browser takes it."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
-
-
-class ServerConfig(Config):
-    """Hypercorn's options as our settings want them."""
-
-    def __init__(self, settings: ServerSettings) -> None:
-        super().__init__()
-        self.backlog = BACKLOG
-        self.graceful_timeout = settings.drain_timeout_s
-        self.keep_alive_timeout = settings.keep_alive_timeout_s
-        self.h11_max_incomplete_size = settings.header_max_bytes
-        self.h2_max_header_list_size = settings.header_max_bytes
-        self.include_server_header = False
-        self.accesslog = None  # it would write URLs, and a key may stand in a query
-        self.errorlog = logging.getLogger("hypercorn.error")  # to our own handler, which writes no error texts
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
 def bind(settings: ServerSettings) -> socket.socket:
@@ -83,6 +75,10 @@ def bind(settings: ServerSettings) -> socket.socket:
         # a client that stops reading could not even be cancelled at shutdown.
         stalled_ms = int(settings.stalled_write_timeout_s * 1000)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled_ms)
+        # A client that vanished without a word is noticed also while there is nothing to send to it.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_INTERVAL_S)
         listening.bind(address)
         listening.setblocking(False)
     except OSError as error:
@@ -114,41 +110,6 @@ def _bind_error(settings: ServerSettings, error: OSError) -> SetupError:
             return SetupError(f"cannot listen on {where}: {error.strerror or error}.")
 
 
-class Connection(TCPServer):
-    """One connection that ends when its client ends it, and whose reader ends when it is closed.
-
-    Hypercorn 0.18 keeps a connection that its client has closed until the keep-alive time is over. It would hold its
-    place among `connections_max` for as long: clients that come with a new connection each would soon shut others out.
-
-    Hypercorn 0.18 pauses the reader when a request arrives before the reply to the last one is done. If the connection
-    closes instead of going on, which is what a stop does, the reader is woken, finds that request again and pauses for
-    ever: without this, nearly every stop under load would last for the whole drain time.
-    """
-
-    _reader: trio.lowlevel.Task | None = None
-    _reading: trio.CancelScope | None = None
-    _read_to_end = False
-
-    async def _read_data(self) -> None:
-        self._reader = trio.lowlevel.current_task()
-        with trio.CancelScope() as self._reading:
-            await super()._read_data()
-        self._read_to_end = True
-        await self.idle_task.stop()
-
-    async def protocol_send(self, event: Event) -> None:
-        """Send or note what the protocol says; a connection at its end does not wait for another request."""
-        idles = isinstance(event, Updated) and event.idle
-        if not (idles and self._read_to_end):
-            await super().protocol_send(event)
-
-    async def _close(self) -> None:
-        await super()._close()
-        # The reader may be here itself, on its way to tell the application that the client has left.
-        if self._reading is not None and trio.lowlevel.current_task() is not self._reader:
-            self._reading.cancel(reason="the connection is closed")
-
-
 class _LastReplies:
     """ASGI wrapper: a response that begins while the server ends says that its connection ends with it.
 
@@ -177,6 +138,8 @@ async def serve_app(
     *,
     shutdown_trigger: Callable[[], Awaitable[object]],
     listening: socket.socket | None = None,
+    trusted_proxies: Sequence[Network] = (),
+    limited: Callable[[str], None] = lambda _: None,
     task_status: trio.TaskStatus[BoundAddress] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI app until `shutdown_trigger` returns; then running requests have the drain time to end.
@@ -186,12 +149,15 @@ async def serve_app(
         settings: address and limits.
         shutdown_trigger: awaited once; its return starts the graceful end.
         listening: a socket from `bind`; made here unless given. It is closed here in any case.
+        trusted_proxies: networks that may have any number of connections.
+        limited: is told whenever a connection is refused ("connections") or cut off for its slowness ("headers").
         task_status: gets the `BoundAddress` once connections are accepted.
 
     Raises:
-        SetupError: the address cannot be used.
+        SetupError: the address or the certificate cannot be used.
     """
     config = ServerConfig(settings)
+    tls = open_tls(settings)
     bound = listening or bind(settings)
     context = WorkerContext(None)
     wrapped = ASGIWrapper(_LastReplies(app, context))
@@ -199,15 +165,27 @@ async def serve_app(
     lifespan = Lifespan(wrapped, config, state)
 
     async def serve_connection(stream: trio.SocketStream) -> None:
-        connection_state = ConnectionState(state.copy())
-        # Annotated for TLS streams only; its first lines handle plain ones.
-        await Connection(wrapped, config, context, connection_state, stream)  # type: ignore[arg-type]
+        served: Any = stream
+        if tls is not None:  # closing need not be agreed upon: HTTP says itself where a message ends
+            served = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+        connection = Connection(wrapped, config, context, ConnectionState(state.copy()), served)
+        connection.limited = limited
+        await connection
 
+    limit = partial(
+        LimitedListener,
+        connections_max=settings.connections_max,
+        per_address_max=settings.connections_per_address_max,
+        exempt=trusted_proxies,
+        refused=partial(limited, "connections"),
+    )
     with bound:
         async with trio.open_nursery() as lifespan_tasks:
             await lifespan_tasks.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
-            await _serve_connections(bound, settings, context, serve_connection, shutdown_trigger, task_status)
+            await _serve_connections(
+                bound, settings, tls, limit, context, serve_connection, shutdown_trigger, task_status
+            )
             await lifespan.wait_for_shutdown()
             lifespan_tasks.cancel_scope.cancel(reason="the server has ended")
 
@@ -215,6 +193,8 @@ async def serve_app(
 async def _serve_connections(
     bound: socket.socket,
     settings: ServerSettings,
+    tls: ssl.SSLContext | None,
+    limit: Callable[[trio.SocketListener], LimitedListener],
     context: WorkerContext,
     serve_connection: Callable[[trio.SocketStream], Awaitable[None]],
     shutdown_trigger: Callable[[], Awaitable[object]],
@@ -225,7 +205,7 @@ async def _serve_connections(
         bound.listen(BACKLOG)
     except OSError as error:  # two servers may bind one port while neither listens; the second one learns it here
         raise _bind_error(settings, error) from error
-    listener = LimitedListener(trio.SocketListener(trio.socket.from_stdlib_socket(bound)), settings.connections_max)
+    listener = limit(trio.SocketListener(trio.socket.from_stdlib_socket(bound)))
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
@@ -233,7 +213,9 @@ async def _serve_connections(
                 serve = partial(trio.serve_listeners, handle, [listener], handler_nursery=connections)
                 await accepting.start(serve)
                 host, port, *_ = bound.getsockname()
-                address = BoundAddress(host=host, port=port)
+                address = BoundAddress(host=host, port=port, tls=tls is not None)
+                if tls is not None:
+                    await accepting.start(_renew_certificate, tls, settings)
                 log_event("serving", url=address.url)
                 task_status.started(address)
                 await shutdown_trigger()
@@ -242,6 +224,21 @@ async def _serve_connections(
             # Idle connections close on `terminated`, busy ones after their response, others at the deadline.
             await context.terminated.set()
             connections.cancel_scope.deadline = trio.current_time() + settings.drain_timeout_s
+
+
+async def _renew_certificate(
+    tls: ssl.SSLContext, settings: ServerSettings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Read the certificate again at every SIGHUP, as those do that renew one. Running connections keep theirs."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            try:
+                reload_certificate(tls, settings)
+            except SettingError as error:
+                log_event("certificate_refused", level=logging.ERROR, error=error)
+            else:
+                log_event("certificate_renewed")
 
 
 async def _handle_connection(
@@ -257,39 +254,7 @@ async def _handle_connection(
     except* Exception as errors:
         log_event("connection_failed", level=logging.ERROR, error=errors)
     finally:
-        listener.release()
-
-
-class LimitedListener(trio.abc.Listener[trio.SocketStream]):
-    """Accepts only while fewer than `connections_max` connections are open; the kernel queues the others."""
-
-    def __init__(self, listener: trio.SocketListener, connections_max: int) -> None:
-        self._listener = listener
-        self._slots = trio.Semaphore(connections_max, max_value=connections_max)
-
-    async def accept(self) -> trio.SocketStream:
-        """The next connection, once there is room for it; its handler calls `release` at its end."""
-        await self._slots.acquire()
-        stream = None
-        try:
-            stream = await self._listener.accept()
-        finally:
-            if stream is None:
-                self._slots.release()
-        return stream
-
-    @property
-    def free(self) -> int:
-        """How many further connections there is room for."""
-        return self._slots.value
-
-    def release(self) -> None:
-        """One connection has ended."""
-        self._slots.release()
-
-    async def aclose(self) -> None:
-        """Stop listening."""
-        await self._listener.aclose()
+        listener.release(stream)
 
 
 @asynccontextmanager

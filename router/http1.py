@@ -1,0 +1,230 @@
+"""One connection and the HTTP/1.1 on it: what h11 lets through and a careful server refuses, and when it ends.
+
+Owns the rules for a request's head that hold whatever the route: one way to tell where the body ends, a path as the
+target, a version that is known. Must never know a route, nor upgrade a connection to HTTP/2: one connection is one
+request at a time, and so the limit of connections is one of requests, too.
+
+Beside `router.server` the only module that imports Hypercorn. Its protocol is not documented; the version is pinned.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import h11
+import msgspec
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from models.server_settings import ServerSettings
+from router.observe import log_event
+from router.tls import HANDSHAKE_TIMEOUT_S
+
+RECEIVE_BYTES_MAX = 64 * 1024
+_VERSIONS = (b"1.0", b"1.1")
+_SENTENCES = {
+    400: ("bad_request", "The request is not valid HTTP.", ""),
+    408: ("header_timeout", "The request's headers did not arrive in time.", "See server.header_timeout_s."),
+    431: ("headers_too_large", "The request line and its headers are too long.", "See server.header_max_bytes."),
+    501: ("transfer_encoding", "Only Transfer-Encoding: chunked is supported.", ""),
+    505: ("http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.", ""),
+}
+"""Code, sentence and hint of what is refused before a route is known."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What is wrong with a request's head."""
+
+    status: int
+    code: str
+    sentence: str
+    hint: str = ""
+
+
+def fault_of(headers: list[tuple[bytes, bytes]], *, target: bytes, version: bytes) -> Fault | None:
+    """What h11 accepts of a request's head and this server does not; None if nothing.
+
+    Args:
+        headers: with names in lower case. Conflicting lengths, several hosts and NUL, CR or LF in a value have been
+            refused before.
+    """
+    if version not in _VERSIONS:
+        return _fault(505)
+    names = {name for name, _ in headers}
+    if b"transfer-encoding" in names:
+        # Two servers in a row that disagree on which of both counts can be made to see different requests (request
+        # smuggling). RFC 9112, sections 6.1 and 6.3, allows to refuse the one and demands to refuse the other.
+        if b"content-length" in names:
+            return Fault(400, "bad_request", "A request has Content-Length or Transfer-Encoding, not both.")
+        if version == b"1.0":
+            return Fault(400, "bad_request", "HTTP/1.0 has no Transfer-Encoding.")
+    if not target.startswith(b"/"):
+        # An absolute URL means that the client takes this server for a forward proxy. Which names are its own it does
+        # not know, so it cannot tell whether the request, and the keys in it, are meant for somebody else.
+        return Fault(400, "bad_request", "The request's target must be a path.", "This server is no forward proxy.")
+    return None
+
+
+def _fault(status: int) -> Fault:
+    code, sentence, hint = _SENTENCES.get(status, _SENTENCES[400])
+    return Fault(status, code, sentence, hint)
+
+
+def fault_body(fault: Fault) -> bytes:
+    """The JSON of a refusal, as our own routes write errors."""
+    hint = {"hint": fault.hint} if fault.hint else {}
+    return msgspec.json.encode({"error": fault.sentence, "code": fault.code, **hint})
+
+
+class ServerConfig(Config):
+    """Hypercorn's options as our settings want them."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        super().__init__()
+        self.graceful_timeout = settings.drain_timeout_s
+        self.keep_alive_timeout = settings.keep_alive_timeout_s
+        self.header_timeout_s = settings.header_timeout_s
+        self.h11_max_incomplete_size = settings.header_max_bytes
+        self.include_server_header = False
+        self.accesslog = None  # it would write URLs, and a key may stand in a query
+        self.errorlog = logging.getLogger("hypercorn.error")  # to our own handler, which writes no error texts
+
+
+class StrictHttp1(H11Protocol):
+    """Hypercorn's HTTP/1.1 without its ways to HTTP/2, with stricter heads, and with words in its refusals."""
+
+    async def _check_protocol(self, event: Any) -> None:
+        """No upgrade: a request that asks for one is served as it is, as RFC 9110, section 7.8, allows."""
+
+    async def _create_stream(self, request: Any) -> None:
+        fault = fault_of(list(request.headers), target=request.target, version=request.http_version)
+        if fault is None:
+            await super()._create_stream(request)
+            return
+        await self._refuse(fault, with_body=request.method != b"HEAD")
+        await self.send(Closed())
+
+    async def _send_error_response(self, status_code: int) -> None:
+        await self._refuse(_fault(status_code))
+
+    async def _refuse(self, fault: Fault, *, with_body: bool = True) -> None:
+        log_event("request_refused", level=logging.INFO, status=fault.status, code=fault.code)
+        body = fault_body(fault)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        await self._send_h11_event(
+            h11.Response(status_code=fault.status, headers=list(chain(headers, self.config.response_headers("h11"))))
+        )
+        if with_body:
+            await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+
+class Connection(TCPServer):
+    """One connection that ends when its client ends it, and whose reader ends when it is closed.
+
+    Hypercorn 0.18 keeps a connection that its client has closed until the keep-alive time is over. It would hold its
+    place among `connections_max` for as long: clients that come with a new connection each would soon shut others out.
+
+    Hypercorn 0.18 pauses the reader when a request arrives before the reply to the last one is done. If the connection
+    closes instead of going on, which is what a stop does, the reader is woken, finds that request again and pauses for
+    ever: without this, nearly every stop under load would last for the whole drain time.
+    """
+
+    config: ServerConfig
+    protocol: StrictHttp1  # type: ignore[assignment]  # where Hypercorn has a wrapper that chooses one
+    limited: Callable[[str], None] = staticmethod(lambda _: None)
+    _reader: trio.lowlevel.Task | None = None
+    _reading: trio.CancelScope | None = None
+    _read_to_end = False
+    _idle = True
+    _head_deadline = math.inf
+
+    async def run(self) -> None:
+        """Serve the connection to its end. Hypercorn's own offers HTTP/2, here there is one protocol."""
+        try:
+            plain: Any = self.stream  # annotated for TLS streams only
+            if isinstance(self.stream, trio.SSLStream):
+                plain = self.stream.transport_stream
+                with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+                    await self.stream.do_handshake()
+            client, server = plain.socket.getpeername(), plain.socket.getsockname()
+            async with TaskGroup() as self._task_group:
+                self.protocol = StrictHttp1(
+                    self.app,
+                    self.config,
+                    self.context,
+                    self._task_group,
+                    ConnectionState(self.state),
+                    isinstance(self.stream, trio.SSLStream),
+                    parse_socket_addr(plain.socket.family, client),
+                    parse_socket_addr(plain.socket.family, server),
+                    self.protocol_send,
+                )
+                await self.protocol.initiate()
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
+                await self._read_data()
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+            pass  # the client has gone, or there was no handshake
+        finally:
+            await self._close()
+
+    async def _read_data(self) -> None:
+        """Let the protocol have what comes, until the client has said all, or takes too long for a request's head."""
+        self._reader = trio.lowlevel.current_task()
+        self._head_deadline = trio.current_time() + self.config.header_timeout_s
+        with trio.CancelScope() as self._reading:
+            while (data := await self._receive()) is not None:
+                await self.protocol.handle(RawData(data))
+                if not data:
+                    break
+                # A deadline for the whole head, from its first byte on: how it drips in makes no difference.
+                if self._idle and self._head_deadline == math.inf and self._has_begun:
+                    self._head_deadline = trio.current_time() + self.config.header_timeout_s
+            await self.protocol.handle(Closed())
+        self._read_to_end = True
+        await self.idle_task.stop()
+
+    async def _receive(self) -> bytes | None:
+        """What comes next, b"" at the client's end; None when the connection is broken, or a head came too late."""
+        try:
+            with trio.move_on_at(self._head_deadline):
+                return bytes(await self.stream.receive_some(RECEIVE_BYTES_MAX))
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            return None
+        self.limited("headers")
+        if self._has_begun:
+            await self.protocol._send_error_response(408)
+        return None
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether a part of a request's head is here."""
+        return bool(self.protocol.connection.trailing_data[0])
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send or note what the protocol says; a connection at its end does not wait for another request."""
+        if isinstance(event, Updated):
+            self._idle, self._head_deadline = event.idle, math.inf
+        idles = isinstance(event, Updated) and event.idle
+        if not (idles and self._read_to_end):
+            await super().protocol_send(event)
+
+    async def _close(self) -> None:
+        await super()._close()
+        # The reader may be here itself, on its way to tell the application that the client has left.
+        if self._reading is not None and trio.lowlevel.current_task() is not self._reader:
+            self._reading.cancel(reason="the connection is closed")
