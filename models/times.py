@@ -1,7 +1,7 @@
-"""Times for people: "2 days ago" and "Wed, Jun 3, 9:14 AM".
+"""Times for people, "2 days ago" and "Wed, Jun 3, 9:14 AM", and for programs.
 
-Owns the wording of times in a context. Must never read the clock or the locale: both would make the same call
-answer differently. Absurd times are clamped, never refused: a memory with a broken time is still a memory.
+Owns the wording of times in contexts and answers. Must never read the clock or the locale: both would make the same
+call answer differently. Absurd times are clamped, never refused: a memory with a broken time is still a memory.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ _JUST_NOW_S = 45
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _DAYS_IN_DAYS, _DAYS_IN_WEEKS, _DAYS_IN_MONTHS = 14, 60, 350  # from here on the next coarser unit is used
 _MONTH_DAYS, _YEAR_DAYS = 30.4375, 365.25
+
+
+def format_time(timestamp_ms: int) -> str:
+    """A time as the API writes it: ISO 8601, UTC, milliseconds, `Z`."""
+    when = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_time_zone(name: str) -> tzinfo:

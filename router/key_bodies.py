@@ -1,0 +1,273 @@
+"""Keys, vaults and accounts in JSON: how bodies ask for them and how answers show them. Pure; knows no Quart, no store.
+
+Own names of ours (`key_12`, `vault_3`, `acct_1`) stand for numbers of the directory. Must never show a key.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from models.accounts import AccountChange, AccountRecord, AuditEntry, KeyChange, KeyRecord, VaultRecord
+from models.errors import InvalidRequest, NotFound
+from models.key_limits import NO_OWN_LIMITS, KeyLimits
+from models.text import clean
+from models.times import format_time
+from router.memory_queries import parse_time
+from router.options import whole_number
+
+KEY_NAME_CHARACTERS_MAX = 200
+LIMIT_MAX = 1_000_000_000
+RETENTION_DAYS_MAX = 36_500
+GRACE_S_MAX = 30 * 86_400
+PAGE_DEFAULT = 100
+PAGE_MAX = 1_000
+SEARCH_CHARACTERS_MAX = 200
+KINDS = ("user", "account")
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}\Z")
+_CURSOR = re.compile(rb"[0-9]{1,18}\Z")
+_KEY_FIELDS = ("name", "disabled", "expires_at", "limits")
+_ACCOUNT_FIELDS = ("name", "retention_days")
+
+
+def public_id(prefix: str, number: int) -> str:
+    """A number of the directory as clients see it."""
+    return f"{prefix}_{number}"
+
+
+def number_of(public: str, prefix: str) -> int:
+    """The number behind a public id; the bare number does too.
+
+    Raises:
+        NotFound: it cannot be one.
+    """
+    bare = public.removeprefix(f"{prefix}_")
+    if not _NUMBER.match(bare):
+        raise NotFound(f"There is no {prefix} of this id.", hint=f"Ids look like {prefix}_1.")
+    return int(bare)
+
+
+# Pages.
+
+
+class PageOf(msgspec.Struct, frozen=True):
+    """Which part of a list is asked for: at most `limit` entries beyond `cursor`."""
+
+    limit: int
+    cursor: int | None
+
+
+def read_page(query: Mapping[str, str]) -> PageOf:
+    """The part of a list that a query asks for.
+
+    Raises:
+        InvalidRequest: a limit out of range, or a cursor that is none of ours.
+    """
+    limit = whole_number(query.get("limit") or PAGE_DEFAULT, "limit", 1, PAGE_MAX)
+    return PageOf(limit=limit, cursor=_decode_cursor(query.get("cursor")))
+
+
+def _decode_cursor(value: str | None) -> int | None:
+    if not value:
+        return None
+    try:
+        decoded = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        decoded = b""
+    if not _CURSOR.match(decoded):
+        raise InvalidRequest("cursor is not one that an earlier page ended with.", field="cursor")
+    return int(decoded)
+
+
+def page_body(name: str, items: list[dict[str, Any]], page: PageOf, *, last: int | None) -> dict[str, Any]:
+    """A page of a list, under its own name and as `data`; `last` is the number of its last entry."""
+    more = last is not None and len(items) == page.limit
+    cursor = base64.urlsafe_b64encode(str(last).encode()).rstrip(b"=").decode() if more else None
+    return {"data": items, name: items, "next_cursor": cursor}
+
+
+# What bodies ask for.
+
+
+def read_name(value: Any) -> str:
+    """A name of a key or an account.
+
+    Raises:
+        InvalidRequest: no string, empty, or too long.
+    """
+    if not isinstance(value, str):
+        raise InvalidRequest("name must be a string.", field="name")
+    name = clean(value)
+    if not 1 <= len(name) <= KEY_NAME_CHARACTERS_MAX:
+        raise InvalidRequest(f"name must have 1 to {KEY_NAME_CHARACTERS_MAX} characters.", field="name")
+    return name
+
+
+def read_limits(value: Any) -> KeyLimits:
+    """The limits of one key; null for none of its own.
+
+    Raises:
+        InvalidRequest: an unknown limit, or one that is no whole number.
+    """
+    if value is None:
+        return NO_OWN_LIMITS
+    if not isinstance(value, Mapping):
+        raise InvalidRequest("limits must be an object.", field="limits")
+    limits: dict[str, int | None] = {}
+    for name, limit in value.items():
+        if name not in KeyLimits.__struct_fields__:
+            names = ", ".join(KeyLimits.__struct_fields__)
+            raise InvalidRequest(f"limits.{str(name)[:40]} is no limit.", field="limits", hint=f"Limits are {names}.")
+        limits[name] = None if limit is None else whole_number(limit, f"limits.{name}", 0, LIMIT_MAX)
+    return KeyLimits(**limits)
+
+
+def read_expiry(value: Any, *, now_ms: int) -> int | None:
+    """When a key ends: epoch milliseconds or ISO 8601; null for never.
+
+    Raises:
+        InvalidRequest: no time, or one in the past.
+    """
+    expires_ms = parse_time(value, "expires_at", UTC)
+    if expires_ms is not None and expires_ms <= now_ms:
+        raise InvalidRequest("expires_at lies in the past.", field="expires_at", hint="To end a key now, delete it.")
+    return expires_ms
+
+
+def read_key_change(body: Mapping[str, Any], *, now_ms: int) -> KeyChange:
+    """What a body asks to change of a key.
+
+    Raises:
+        InvalidRequest: nothing, or a value that cannot be one.
+    """
+    _require_one_of(body, _KEY_FIELDS)
+    disabled = body.get("disabled", UNSET)
+    if disabled is not UNSET and not isinstance(disabled, bool):
+        raise InvalidRequest("disabled must be true or false.", field="disabled")
+    return KeyChange(
+        name=read_name(body["name"]) if "name" in body else UNSET,
+        disabled=disabled,
+        expires_ms=read_expiry(body["expires_at"], now_ms=now_ms) if "expires_at" in body else UNSET,
+        limits=read_limits(body["limits"]) if "limits" in body else UNSET,
+    )
+
+
+def read_account_change(body: Mapping[str, Any]) -> AccountChange:
+    """What a body asks to change of an account.
+
+    Raises:
+        InvalidRequest: nothing, or a value that cannot be one.
+    """
+    _require_one_of(body, _ACCOUNT_FIELDS)
+    return AccountChange(
+        name=read_name(body["name"]) if "name" in body else UNSET,
+        retention_days=read_retention(body) if "retention_days" in body else UNSET,
+    )
+
+
+def read_retention(body: Mapping[str, Any]) -> int | None:
+    """After how many days memories are deleted; null for what stands above: the account, then the server.
+
+    Raises:
+        InvalidRequest: missing, or no whole number of days.
+    """
+    _require_one_of(body, ("retention_days",))
+    value = body["retention_days"]
+    return None if value is None else whole_number(value, "retention_days", 1, RETENTION_DAYS_MAX)
+
+
+def read_grace_s(body: Mapping[str, Any], *, default_s: int) -> int:
+    """How long a rotated key stays valid, in seconds.
+
+    Raises:
+        InvalidRequest: no whole number, or out of range.
+    """
+    value = body.get("grace_s")
+    return default_s if value is None else whole_number(value, "grace_s", 0, GRACE_S_MAX)
+
+
+def _require_one_of(body: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    if not any(name in body for name in fields):
+        raise InvalidRequest(f"Nothing is changed: send at least one of {', '.join(fields)}.", field="body")
+
+
+# What answers show.
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else format_time(at_ms)
+
+
+def key_item(key: KeyRecord, *, now_ms: int, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """One key: never the key itself. `size` is its vault's (memories, bytes), where known."""
+    memories, size_bytes = (None, None) if size is None else size
+    return {
+        "id": public_id("key", key.number),
+        "account_id": public_id("acct", key.account_number),
+        "kind": key.kind,
+        "name": key.name,
+        "prefix": key.shown,
+        "state": key.state(now_ms),
+        "created_at": format_time(key.created_ms),
+        "last_used_at": _time(key.last_used_ms),
+        "expires_at": _time(key.expires_ms),
+        "disabled_at": _time(key.disabled_ms),
+        "revoked_at": _time(key.revoked_ms),
+        "rotated_to": None if key.rotated_to is None else public_id("key", key.rotated_to),
+        "vault_id": public_id("vault", key.vault.number),
+        "vault_memories": memories,
+        "vault_bytes": size_bytes,
+        "limits": limits_body(key.limits),
+    }
+
+
+def limits_body(limits: KeyLimits) -> dict[str, int | None]:
+    """A key's own limits; null where the server's settings count."""
+    return msgspec.structs.asdict(limits)
+
+
+def vault_item(vault: VaultRecord) -> dict[str, Any]:
+    """One vault, in numbers."""
+    return {
+        "id": public_id("vault", vault.vault.number),
+        "account_id": public_id("acct", vault.account_number),
+        "created_at": format_time(vault.created_ms),
+        "live_keys": vault.live_keys,
+        "memories": vault.memories,
+        "bytes": vault.content_bytes,
+        "retention_days": vault.retention_days,
+    }
+
+
+def account_item(account: AccountRecord) -> dict[str, Any]:
+    """One account, in numbers."""
+    return {
+        "id": public_id("acct", account.number),
+        "name": account.name,
+        "created_at": format_time(account.created_ms),
+        "disabled_at": _time(account.disabled_ms),
+        "retention_days": account.retention_days,
+        "live_keys": account.live_keys,
+        "vaults": account.vaults,
+    }
+
+
+def audit_item(entry: AuditEntry) -> dict[str, Any]:
+    """One line of the audit log."""
+    return {
+        "id": public_id("audit", entry.number),
+        "at": format_time(entry.at_ms),
+        "account_id": None if entry.account_number is None else public_id("acct", entry.account_number),
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "detail": entry.detail,
+        "request_id": entry.request_id,
+    }
