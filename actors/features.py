@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from actors.ranking_inputs import Described, RankQuery, VaultArrays
 from models.time_intervals import TimeInterval
-from models.traits import ASKS, ASKS_NUMBER, ASKS_WHEN, ENDS_ASKING, TELLS_NUMBER, TELLS_TIME
+from models.traits import (
+    ASKS,
+    ASKS_NUMBER,
+    ASKS_PREFERENCE,
+    ASKS_WHEN,
+    ENDS_ASKING,
+    PREFERS,
+    TELLS_NUMBER,
+    TELLS_TIME,
+)
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -47,6 +56,8 @@ FEATURES = (
     "speaker",  # the question names who speaks, and it is no question
     "time",  # the question asks when, and the text names a time
     "number",  # the question asks how many, and the text has a number
+    "prefers",  # the question asks what somebody likes, and the text says that somebody does
+    "exact",  # the share of quoted phrases and identifiers of the question that stand in it
     "asks",  # it asks something
     "long",  # the logarithm of its length
     "told",  # it was told in the time that the question speaks of
@@ -61,6 +72,7 @@ class Legs(msgspec.Struct, frozen=True, eq=False):
         lexical, dense: each leg alone.
         evidence: absolute, 0 to about 1.4.
         held: the bits of `LexicalMatch.held` of all chunks together.
+        cohesion: how much neighbours tell of each other in this vault, 0..1.
     """
 
     own: Floats
@@ -68,6 +80,7 @@ class Legs(msgspec.Struct, frozen=True, eq=False):
     dense: Floats
     evidence: Floats
     held: NDArray[np.uint64]
+    cohesion: float
 
 
 def features(query: RankQuery, arrays: VaultArrays, legs: Legs, base: Floats, memories: Numbers) -> Floats:
@@ -78,7 +91,7 @@ def features(query: RankQuery, arrays: VaultArrays, legs: Legs, base: Floats, me
         memories: the candidates; all that `place` compares.
     """
     before = arrays.previous[memories]
-    described = _described(query, np.concatenate([memories, np.maximum(before, 0)]))
+    described = _described(query, np.concatenate([memories, np.where(before >= 0, before, memories)]))
     count = len(memories)
     traits, before_traits = described.traits[:count], described.traits[count:]
     brief = briefness(arrays.characters[memories])
@@ -91,12 +104,14 @@ def features(query: RankQuery, arrays: VaultArrays, legs: Legs, base: Floats, me
         "lexical": legs.lexical[memories],
         "dense": legs.dense[memories],
         "place": 1 / (3 + count - np.searchsorted(np.sort(own), own, side="right")),
-        "before": np.where(before >= 0, legs.lexical[before], 0),
-        "answers": giving * brief,
-        "coverage": brief * _coverage(query, _window(arrays, legs.held, memories), _speakers(named)),
+        "before": legs.cohesion * np.where(before >= 0, legs.lexical[before], 0),
+        "answers": legs.cohesion * giving * brief,
+        "coverage": brief * _covered(query, arrays, legs, memories, _speakers(named)),
         "speaker": (named > 0) & ((traits & ENDS_ASKING) == 0),
         "time": brief * bool(query.wants & ASKS_WHEN) * ((traits & TELLS_TIME) > 0),
         "number": brief * bool(query.wants & ASKS_NUMBER) * ((traits & TELLS_NUMBER) > 0),
+        "prefers": brief * bool(query.wants & ASKS_PREFERENCE) * ((traits & PREFERS) > 0),
+        "exact": np.zeros(count) if described.exact is None else described.exact[:count],
         "asks": brief * ((traits & ASKS) > 0),
         "long": np.log1p(arrays.characters[memories] / SELF_CONTAINED_CHARACTERS),
         "told": _told(arrays.timestamp_ms[memories], query.intervals),
@@ -134,6 +149,15 @@ def _window(arrays: VaultArrays, held: NDArray[np.uint64], memories: Numbers) ->
             brief = arrays.characters[at] <= WINDOW_CHARACTERS_MAX
             found = found | np.where(inside & brief, held[at], np.uint64(0))
     return found
+
+
+def _covered(query: RankQuery, arrays: VaultArrays, legs: Legs, memories: Numbers, left_out: np.uint64) -> Floats:
+    """The share of the question's words that stand in or around each memory, as far as neighbours tell."""
+    around = _coverage(query, _window(arrays, legs.held, memories), left_out)
+    if legs.cohesion == 1:
+        return around
+    itself = _coverage(query, legs.held[memories], left_out)
+    return np.asarray(itself + legs.cohesion * (around - itself), np.float32)
 
 
 def _coverage(query: RankQuery, held: NDArray[np.uint64], left_out: np.uint64) -> Floats:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.holdings import Holding
+from models.traits import TALKING
 
 CHUNKS_MAX = 1 << 24
 """A posting is one 32-bit word: 24 bits of chunk number, 8 bits of term frequency."""
@@ -56,7 +57,8 @@ class LexicalMatch(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         scores: float32 per chunk: BM25.
         coverage: float32 per chunk, 0..1: the share of the question's terms that the chunk holds, weighted by
-            how rare they are in this vault; terms that the vault does not know count as missing.
+            how rare they are in this vault; terms that the vault does not know count as missing, those in
+            `models.traits.TALKING` not at all.
         held: uint64 per chunk: which of the first `HELD_TERMS_MAX` terms it holds, the first one in the lowest bit.
             None where nobody has looked: then nothing is held.
         terms: these terms.
@@ -295,6 +297,10 @@ class Lexicon:
         """In how many chunks a term occurs."""
         return len(self._living_postings(term))
 
+    def chunks_with(self, term: str) -> NDArray[np.uint32]:
+        """The living chunks that hold a term, rising."""
+        return np.asarray(self._living_postings(term) >> _FREQUENCY_BITS, np.uint32)
+
     def scores(self, query_terms: Iterable[str]) -> NDArray[np.float32]:
         """BM25 of each chunk, float32 of shape (len(self),)."""
         return self.match(query_terms).scores
@@ -319,10 +325,11 @@ class Lexicon:
             chunks = postings >> _FREQUENCY_BITS
             frequencies = (postings & _FREQUENCY_MAX).astype(np.float32)
             scores[chunks] += weight * (K1 + 1) * frequencies / (frequencies + norms[chunks])
-            coverage[chunks] += weight
+            if term not in TALKING:
+                coverage[chunks] += weight
             if number < HELD_TERMS_MAX:
                 held[chunks] |= np.uint64(1 << number)
-        total = sum(weights)
+        total = sum(weight for term, weight in zip(wanted, weights, strict=True) if term not in TALKING)
         if total > 0:
             coverage /= total
         return LexicalMatch(

@@ -13,9 +13,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.cohesion import cohesion
 from actors.explaining import explained
 from actors.features import FEATURES, Legs, briefness, features
 from actors.ranking_inputs import RankQuery, VaultArrays
+from actors.relevance import (
+    answer_probability,
+    answerable_probability,
+    chunk_evidence,
+    log_shares,
+    witnessed,
+)
 from models.messages import Explanation
 
 Floats = NDArray[np.float32]
@@ -40,45 +48,27 @@ CANDIDATES_FACTOR = 4
 # Log-odds per unit of each feature. Fitted by `bench/fit_ranking.py`, which see: a listwise softmax on LoCoMo
 # conversations 1-5 and BEAM-100K chats 1-10, both weighing the same.
 WEIGHTS = {
-    "base": 0.292,
-    "lexical": -0.088,
-    "dense": 0.242,
-    "place": 4.343,
-    "before": -0.090,
-    "answers": 0.277,
-    "coverage": 2.108,
-    "speaker": 0.599,
-    "time": 1.773,
-    "number": 0.916,
-    "asks": -0.384,
-    "long": -0.315,
-    "told": 4.465,
+    "base": 0.263,
+    "lexical": -0.059,
+    "dense": 0.270,
+    "place": 4.575,
+    "before": -0.043,
+    "answers": 0.250,
+    "coverage": 2.352,
+    "speaker": 0.508,
+    "time": 1.846,
+    "number": 1.101,
+    "prefers": 1.332,
+    "exact": 2.435,
+    "asks": -0.464,
+    "long": -0.524,
+    "told": 4.339,
 }
 
 PREFERRED_SESSION_BONUS = 1.0
 """In standard deviations, and in log-odds: for the session that the request names while it reads the whole vault."""
 
-# Evidence that a memory has to do with the question, on an absolute scale, other than the score: the cosine
-# of its best chunk plus this much of the share of the question's words that the chunk holds.
-COVERAGE_EVIDENCE = 0.4
-COVERAGE_EVIDENCE_ALONE = 0.85  # where a chunk has no vector yet
-NEIGHBOUR_EVIDENCE_DISCOUNT = 0.06  # a neighbour's evidence counts a little less
-
-# Log-odds that the vault holds an answer, fitted by the same script on questions asked of the right vault and of
-# wrong ones, by the best evidence of any memory. The share of the question's words that the vault knows, and how far
-# the best stands out, add a point at most, and mislead in a vault that is all about one thing.
-ANSWERABLE = {
-    "constant": -9.521,
-    "best": 15.871,
-}
-
-# Log-odds that a memory is an answer if there is one, per log of its share of the scores: fitted likewise.
-ANSWER = {
-    "constant": 1.050,
-    "share": 0.969,
-}
-
-RELEVANCE_LEAST = 0.12
+RELEVANCE_LEAST = 0.25
 """The default cut-off: a question that the vault answers with less probability finds nothing."""
 
 RELEVANCE_KEPT_LEAST = 0.003
@@ -116,14 +106,16 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         memories: their numbers.
         features: float32 of shape (len(memories), len(FEATURES)).
-        evidence: per candidate, absolute, a neighbour's counting a little less.
+        evidence: how much the witnesses of the vault have to do with the question, 0 to about 1.3.
+        chunks: how many could be returned.
         base: per memory of the vault; -inf for what may not be returned.
         chunk_scores: per chunk of the vault.
     """
 
     memories: Numbers
     features: Floats
-    evidence: Floats
+    evidence: float
+    chunks: int
     base: Floats
     chunk_scores: Floats
 
@@ -140,7 +132,7 @@ def rank(query: RankQuery, arrays: VaultArrays) -> Ranked:
     if query.preferred_session is not None:
         compared += PREFERRED_SESSION_BONUS * (arrays.session[found.memories] == query.preferred_session)
     order, best = _collapsed(_merged(found, compared), query, arrays)
-    answerable = answerable_probability(found)
+    answerable = answerable_probability(found.evidence, found.chunks)
     return Ranked(
         memories=order,
         chunks=_best_chunks(order, found.chunk_scores, arrays.chunk_memory),
@@ -165,35 +157,21 @@ def explanation(ranked: Ranked, place: int) -> Explanation:
 def candidates(query: RankQuery, arrays: VaultArrays) -> Candidates | None:
     """The memories worth comparing, with their features; None where there is nothing to return."""
     eligible_chunks = query.eligible[arrays.chunk_memory]
-    if query.limit < 1 or not eligible_chunks.any():
+    chunks = int(np.count_nonzero(eligible_chunks))
+    if query.limit < 1 or not chunks:
         return None
     legs, chunk_scores = _legs(query, arrays, eligible_chunks)
-    base = _memory_scores(legs.own, query, arrays)
+    base = _memory_scores(legs, query, arrays)
     count = min(int(np.count_nonzero(np.isfinite(base))), max(CANDIDATES, CANDIDATES_FACTOR * query.limit))
     memories = _best(base, count).astype(np.int64)
     return Candidates(
         memories=memories,
         features=features(query, arrays, legs, base, memories),
-        evidence=_supported_evidence(legs.evidence, arrays, memories),
+        evidence=witnessed(legs.evidence, chunks),
+        chunks=chunks,
         base=base,
         chunk_scores=chunk_scores,
     )
-
-
-def answerable_probability(found: Candidates) -> float:
-    """The probability that the vault holds an answer."""
-    return float(1 / (1 + np.exp(-(ANSWERABLE["constant"] + ANSWERABLE["best"] * found.evidence.max()))))
-
-
-def log_shares(scores: NDArray[np.floating], compared: Floats) -> NDArray[np.float64]:
-    """The log of each score's share among all that were compared."""
-    highest = float(compared.max())
-    return np.asarray(scores - highest - np.log(np.exp(compared - highest).sum()), np.float64)
-
-
-def answer_probability(log_share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The probability that memories with these shares are answers, if there is one."""
-    return np.asarray(1 / (1 + np.exp(-(ANSWER["constant"] + ANSWER["share"] * log_share))), np.float64)
 
 
 def is_relevant(ranked: Ranked, *, least: float = RELEVANCE_LEAST) -> NDArray[np.bool_]:
@@ -230,12 +208,18 @@ def _legs(query: RankQuery, arrays: VaultArrays, eligible_chunks: NDArray[np.boo
     if query.lexical.held is not None:
         held[with_chunks] = np.bitwise_or.reduceat(query.lexical.held, first)
         held[~query.eligible] = 0
+    words, meaning = best(lexical, 0.0), best(dense, 0.0)
+    together = query.cohesion
+    if together is None:
+        by_meaning = query.dense is not None
+        together = cohesion((words, meaning), arrays.previous, query.eligible) if by_meaning else 1.0
     legs = Legs(
         own=best(chunk_scores, -np.inf),
-        lexical=best(lexical, 0.0),
-        dense=best(dense, 0.0),
-        evidence=best(_chunk_evidence(query), 0.0),
+        lexical=words,
+        dense=meaning,
+        evidence=best(chunk_evidence(query), 0.0),
         held=held,
+        cohesion=together,
     )
     return legs, chunk_scores
 
@@ -272,23 +256,9 @@ def _standardised(values: Floats, eligible: NDArray[np.bool_], background: tuple
     return np.where(known, (values - np.float32(mean)) / np.float32(deviation), np.float32(0))
 
 
-def _chunk_evidence(query: RankQuery) -> Floats:
-    """Evidence per chunk that it has to do with the question."""
-    coverage = query.lexical.coverage
-    if query.dense is None:
-        return COVERAGE_EVIDENCE_ALONE * coverage
-    dense = query.dense.scores
-    both = dense + COVERAGE_EVIDENCE * coverage
-    if query.dense.background is None:
-        otherwise = COVERAGE_EVIDENCE_ALONE * coverage  # no vector yet
-    else:
-        otherwise = query.dense.background[0] + COVERAGE_EVIDENCE * coverage  # not among the candidates
-    return np.where(np.isfinite(dense), both, otherwise).astype(np.float32)
-
-
-def _memory_scores(own: Floats, query: RankQuery, arrays: VaultArrays) -> Floats:
+def _memory_scores(legs: Legs, query: RankQuery, arrays: VaultArrays) -> Floats:
     """A memory's own score with what its neighbours and its session add."""
-    giving = np.maximum(own, 0)
+    giving = np.float32(legs.cohesion) * np.maximum(legs.own, 0)
     at_one = _neighbours(giving, arrays)
     at_two = (
         at_one[0][arrays.previous] * (arrays.previous >= 0),
@@ -297,7 +267,7 @@ def _memory_scores(own: Floats, query: RankQuery, arrays: VaultArrays) -> Floats
     support = NEIGHBOUR_WEIGHTS[0] * np.maximum(*at_one) + NEIGHBOUR_WEIGHTS[1] * np.maximum(*at_two)
     strength = np.zeros(int(arrays.session.max()) + 1, np.float32)
     np.maximum.at(strength, arrays.session, giving)
-    scores = own + support * briefness(arrays.characters) + SESSION_WEIGHT * strength[arrays.session]
+    scores = legs.own + support * briefness(arrays.characters) + SESSION_WEIGHT * strength[arrays.session]
     if query.preferred_session is not None:
         scores += PREFERRED_SESSION_BONUS * (arrays.session == query.preferred_session)
     return np.asarray(scores, np.float32)
@@ -310,15 +280,6 @@ def _neighbours(values: Floats, arrays: VaultArrays) -> tuple[Floats, Floats]:
         np.where(arrays.previous >= 0, values[arrays.previous], np.float32(0)),
         np.where(arrays.next >= 0, values[arrays.next], np.float32(0)),
     )
-
-
-def _supported_evidence(evidence: Floats, arrays: VaultArrays, memories: Numbers) -> Floats:
-    """A memory's own evidence, or a neighbour's a little discounted."""
-    result = evidence[memories]
-    for steps in (arrays.previous, arrays.next):
-        beside = steps[memories]
-        result = np.maximum(result, np.where(beside >= 0, evidence[beside] - NEIGHBOUR_EVIDENCE_DISCOUNT, 0))
-    return np.asarray(result, np.float32)
 
 
 def _merged(found: Candidates, compared: Floats) -> Floats:

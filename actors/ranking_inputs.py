@@ -44,10 +44,13 @@ class Described(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         traits: uint8 per memory, as `models.traits.traits_of`.
         speaker_terms: uint64 per memory: which of the question's terms name who speaks, as `LexicalMatch.held`.
+        exact: float32 per memory, 0..1: the share of what the question wants word for word that is there; None where
+            it wants nothing so.
     """
 
     traits: NDArray[np.uint8]
     speaker_terms: NDArray[np.uint64]
+    exact: NDArray[np.float32] | None = None
 
 
 Describe = Callable[[NDArray[np.integer]], Described]
@@ -68,6 +71,8 @@ class RankQuery(msgspec.Struct, frozen=True, eq=False):
         wants: what the question wants, as `models.traits.wants_of`.
         describe: tells of texts; None where nobody can.
         intervals: times that the question speaks of: memories told then are preferred, never are others left out.
+        cohesion: how much neighbours tell of each other, 0..1; None where all that is eligible is here and says so
+            itself.
         explain: whether to say what placed each memory.
     """
 
@@ -80,4 +85,5 @@ class RankQuery(msgspec.Struct, frozen=True, eq=False):
     wants: int = 0
     describe: Describe | None = None
     intervals: tuple[TimeInterval, ...] = ()
+    cohesion: float | None = None
     explain: bool = False

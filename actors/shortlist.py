@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.cohesion import cohesion, looked_at
 from actors.index import DenseMatch
 from actors.ranking import Ranked, rank
 from actors.ranking_inputs import Described, RankQuery, VaultArrays
@@ -88,6 +89,7 @@ def _ranked_candidates(
     memories = _with_newest_twins(memories, query.eligible, arrays)
     if dense is not None:
         index.fill(dense, vector, chunks_of_memories(memories, arrays)[0])
+        query = msgspec.structs.replace(query, cohesion=_cohesion(query, arrays, index, dense, vector))
     query = msgspec.structs.replace(query, dense=dense, lexical_background=_background(scores[hits], chunks))
     result = rank_among(query, arrays, memories)
     if len(result) < query.limit:  # repeats have used it up: rare, and as slow as the vault is large
@@ -107,6 +109,25 @@ def _background(found: Floats, chunks: int) -> tuple[float, float]:
     values = found.astype(np.float64)
     mean = float(values.sum()) / chunks
     return mean, max(float(values @ values) / chunks - mean * mean, 0.0) ** 0.5
+
+
+def _cohesion(query: RankQuery, arrays: VaultArrays, index: SegmentedIndex, dense: DenseMatch, vector: Floats) -> float:
+    """How much neighbours tell, by the same memories as where all are ranked."""
+    memories = looked_at(query.eligible)
+    for _ in range(NEIGHBOURS):
+        memories = np.union1d(memories, arrays.previous[memories])
+    memories = memories[memories >= 0]
+    chunks, counts = chunks_of_memories(memories, arrays)
+    if not len(chunks):
+        return 1.0
+    index.fill(dense, vector, chunks)
+    known = np.isfinite(dense.scores[chunks])
+    usual = dense.scores[chunks][known].mean() if known.any() else 0.0
+    first = (np.cumsum(counts) - counts)[counts > 0]
+    legs = np.zeros((2, len(arrays.session)), np.float32)
+    for leg, scores in zip(legs, (query.lexical.scores[chunks], dense.scores[chunks]), strict=True):
+        leg[memories[counts > 0]] = np.maximum.reduceat(np.where(np.isfinite(scores), scores, usual), first)
+    return cohesion((legs[0], legs[1]), arrays.previous, query.eligible)
 
 
 def _always(query: RankQuery, arrays: VaultArrays) -> Numbers:

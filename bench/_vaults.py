@@ -20,7 +20,7 @@ from models.embedding import TextEncoder, open_embedding_model
 from models.ids import VaultRef, hash_key, mint_key, show_key
 from models.memory import Exchange, InboxRow, Memory, Message
 from models.store_settings import StoreSettings
-from router.service import MODELS_FOLDER
+from router.embedding_models import MODELS_FOLDER
 
 AT_MS = 1_760_000_000_000
 STEP_MEMORIES = 2_000

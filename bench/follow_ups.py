@@ -25,7 +25,7 @@ from typing import Literal
 import msgspec
 
 from actors.vault import Vault
-from bench.fit_ranking import open_vault
+from bench._examples import open_vault
 from bench.recall_quality import Answer, Question, VaultData, figures
 from models.embedding import EmbeddingModel, open_embedding_model
 from models.messages import Scope, Search
@@ -70,7 +70,8 @@ def main() -> int:
     for path in options.data:
         answers: dict[tuple[str, str], list[Answer]] = defaultdict(list)
         for data in msgspec.json.decode(path.read_bytes(), type=list[VaultData]):
-            vault, places, end_ms = open_vault(data, encoder, options.cache)
+            opened = open_vault(data, encoder, options.cache)
+            vault, places, end_ms = opened.vault, opened.places, opened.end_ms
             for follow_up in follow_ups(data, options.every):
                 gold = [places[str(turn)] + 1 for turn in follow_up.whole.gold if str(turn) in places]
                 for name, asked in ways(follow_up).items():

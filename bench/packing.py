@@ -21,7 +21,7 @@ from statistics import mean
 
 import msgspec
 
-from bench.fit_ranking import embedded, open_vault
+from bench._examples import embedded, open_vault
 from bench.recall_quality import VaultData
 from models.embedding import EmbeddingModel, open_embedding_model
 from models.memory_settings import RecallSettings
@@ -65,7 +65,8 @@ def measured(
 ) -> Iterator[tuple[tuple[str, str], Packed]]:
     """Each question of a vault under each bound, packed in each way."""
     counter = ContextTokens(encoder)
-    vault, places, end_ms = open_vault(data, encoder, cache)
+    opened = open_vault(data, encoder, cache)
+    vault, places, end_ms = opened.vault, opened.places, opened.end_ms
     vectors = embedded([question.question for question in data.questions], encoder, cache)
     settings = RecallSettings()
     densities = (settings.chunks_low, settings.chunks_default, settings.chunks_high, settings.chunks_xhigh)

@@ -1,12 +1,14 @@
-"""What a text shows at a glance: that it asks, names a time or a number, and who speaks.
+"""What a text shows at a glance: that it asks, names a time, a number or a liking, who speaks; what a question wants.
 
-Owns the patterns, which are English but for question marks: a text in another language shows less, never something
-else. Must never look at more of a text than its beginning and its end: it bounds the time.
+Owns the patterns, which are English but for question marks, quotes and identifiers: a text in another language shows
+less, never something else. Must never look at more of a text than its beginning and its end: it bounds the time.
 """
 
 from __future__ import annotations
 
 import re
+
+from models.words import terms
 
 ASKS = 1
 """A question stands somewhere in the text."""
@@ -20,16 +22,28 @@ TELLS_TIME = 4
 TELLS_NUMBER = 8
 """A number, in digits or words."""
 
+PREFERS = 16
+"""What somebody likes, does not, or always does."""
+
 ASKS_WHEN = 1
 """Of a question: it wants a time."""
 
 ASKS_NUMBER = 2
 """Of a question: it wants a number."""
 
+ASKS_PREFERENCE = 4
+"""Of a question: what somebody likes, or does not."""
+
 LOOKED_AT_CHARACTERS = 1_000
 """Of a text; what is longer tells many things, and none of them by a single word."""
 
 SPEAKER_CHARACTERS_MAX = 32
+
+EXACT_MAX = 8
+"""Phrases and identifiers of one question that count: each is looked for in a few hundred texts."""
+
+TALKING = frozenset(terms("mention say said tell told talk discuss conversation chat remind remember recall ask"))
+"""Terms of a question that speak of the talk, not of what it was about: a memory need not hold them."""
 
 _QUESTION_MARK = re.compile("[?\uff1f\u061f]")
 _ENDING = re.compile("[?\uff1f\u061f]\\W*$")
@@ -46,6 +60,23 @@ _NUMBER = re.compile(
     | dozen | couple | hundred | thousand )\b""",
     re.IGNORECASE | re.VERBOSE,
 )
+_PREFERENCE = re.compile(
+    r"""\b(?: prefer(?:s|red|ence|ences)? | favou?rites? | likes? | dislikes? | loves? | loved | hates? | enjoys?
+    | always | never | rather | usually | can(?:\ ?not|['\u2019]t)\ stand )\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ASKS_PREFERENCE = re.compile(
+    r"""\b(?: prefer(?:s|ence|ences)? | favou?rites? | (?<!look\ )(?<!feel\ )likes? | dislikes? | loves? | hates?
+    | enjoys? | avoid | recommend | suggest )\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_EXACT = re.compile(
+    r"""["\u201c\u201e\u00ab]\ ?([^"\u201c\u201d\u201e\u00ab\u00bb]{2,120}?)\ ?["\u201d\u201c\u00bb]
+    | (?<![\w@.:-]) (?!\d+(?:st|nd|rd|th|am|pm)\b) (?=[\w.@:-]*[^\W\d_]) (?=[\w.@:-]*[\d_@] | \w+\.\w)
+        (\w[\w.@:-]{2,}\w)
+    | (\d+(?:[.:-]\d+){2,})""",
+    re.VERBOSE,
+)
 _ASKS_WHEN = re.compile(
     r"""\b(?: (?:since\ )?when | what\ (?:date|day|month|year|time) | which\ (?:month|year|day)
     | how\ long | how\ (?:many|much)\ (?:days|weeks|months|years|time) )\b""",
@@ -59,7 +90,7 @@ _ASKS_NUMBER = re.compile(
 
 
 def traits_of(text: str) -> int:
-    """What a text shows, as the sum of `ASKS`, `ENDS_ASKING`, `TELLS_TIME` and `TELLS_NUMBER`."""
+    """What a text shows, as the sum of `ASKS`, `ENDS_ASKING`, `TELLS_TIME`, `TELLS_NUMBER` and `PREFERS`."""
     start = text[:LOOKED_AT_CHARACTERS]
     traits = ASKS if _QUESTION_MARK.search(start) else 0
     if ends_asking(text):
@@ -68,6 +99,8 @@ def traits_of(text: str) -> int:
         traits |= TELLS_TIME
     if _NUMBER.search(start):
         traits |= TELLS_NUMBER
+    if _PREFERENCE.search(start):
+        traits |= PREFERS
     return traits
 
 
@@ -77,9 +110,17 @@ def ends_asking(text: str) -> bool:
 
 
 def wants_of(question: str) -> int:
-    """What a question wants, as the sum of `ASKS_WHEN` and `ASKS_NUMBER`."""
+    """What a question wants, as the sum of `ASKS_WHEN`, `ASKS_NUMBER` and `ASKS_PREFERENCE`."""
     start = question[:LOOKED_AT_CHARACTERS]
-    return ASKS_WHEN * bool(_ASKS_WHEN.search(start)) + ASKS_NUMBER * bool(_ASKS_NUMBER.search(start))
+    wants = ASKS_WHEN * bool(_ASKS_WHEN.search(start)) + ASKS_NUMBER * bool(_ASKS_NUMBER.search(start))
+    return wants + ASKS_PREFERENCE * bool(_ASKS_PREFERENCE.search(start))
+
+
+def exact_of(question: str) -> tuple[str, ...]:
+    """What a question wants word for word, casefolded: quoted phrases, and identifiers such as `4471-B`, `foo_bar`,
+    `ann@example.org`, `2.4.1`."""
+    found = ("".join(groups).casefold() for groups in _EXACT.findall(question[:LOOKED_AT_CHARACTERS]))
+    return tuple(dict.fromkeys(found))[:EXACT_MAX]
 
 
 def speaker_of(text: str) -> str:

@@ -14,7 +14,16 @@ from actors.lexicon import LexicalMatch
 from actors.ranking import candidates
 from actors.ranking_inputs import Described, RankQuery, VaultArrays
 from models.time_intervals import TimeInterval
-from models.traits import ASKS, ASKS_NUMBER, ASKS_WHEN, ENDS_ASKING, TELLS_NUMBER, TELLS_TIME
+from models.traits import (
+    ASKS,
+    ASKS_NUMBER,
+    ASKS_PREFERENCE,
+    ASKS_WHEN,
+    ENDS_ASKING,
+    PREFERS,
+    TELLS_NUMBER,
+    TELLS_TIME,
+)
 
 LONG = 4 * SELF_CONTAINED_CHARACTERS
 
@@ -40,6 +49,7 @@ def question(
     weights: Sequence[float] = (),
     traits: Sequence[int] | None = None,
     speakers: Sequence[int] | None = None,
+    exact: Sequence[float] | None = None,
 ) -> RankQuery:
     """A question by what its words find in each memory."""
     count = len(lexical)
@@ -48,6 +58,7 @@ def question(
         return Described(
             traits=np.array([0] * count if traits is None else traits, np.uint8)[memories],
             speaker_terms=np.array([0] * count if speakers is None else speakers, np.uint64)[memories],
+            exact=None if exact is None else np.array(exact, np.float32)[memories],
         )
 
     return RankQuery(
@@ -103,12 +114,36 @@ def test_who_speaks_counts_where_the_question_names_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wants", "trait"), [("time", ASKS_WHEN, TELLS_TIME), ("number", ASKS_NUMBER, TELLS_NUMBER)]
+    ("name", "wants", "trait"),
+    [
+        ("time", ASKS_WHEN, TELLS_TIME),
+        ("number", ASKS_NUMBER, TELLS_NUMBER),
+        ("prefers", ASKS_PREFERENCE, PREFERS),
+    ],
 )
 def test_what_is_asked_for_is_told(name: str, wants: int, trait: int) -> None:
     asks = question([0, 0], traits=[trait, ASKS])
     assert feature(name, asks, vault(2)) == [0, 0]
     assert feature(name, msgspec.structs.replace(asks, wants=wants), vault(2)) == [1, 0]
+
+
+def test_what_is_wanted_word_for_word_is_there() -> None:
+    assert feature("exact", question([0, 0, 0], exact=[1, 0.5, 0]), vault(3)) == [1, 0.5, 0]
+    assert feature("exact", question([0, 0, 0]), vault(3)) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("cohesion", "around"), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0)])
+def test_neighbours_count_as_far_as_they_tell_of_each_other(cohesion: float, around: float) -> None:
+    """What holds nothing itself gets that share of what stands around it: words, the question before, and support."""
+    asks = question([0, 5, 0, 0], held=[0, 1, 0, 0], weights=[1], traits=[0, ENDS_ASKING, 0, 0])
+    asks = msgspec.structs.replace(asks, cohesion=cohesion)
+    full = msgspec.structs.replace(asks, cohesion=1.0)
+    assert feature("coverage", asks, vault(4))[2] == around
+    for name in ("before", "answers"):
+        whole = feature(name, full, vault(4))[2]
+        assert whole != 0
+        assert feature(name, asks, vault(4))[2] == pytest.approx(around * whole)
+    assert (feature("base", asks, vault(4))[2] > feature("base", asks, vault(4))[3]) == (around > 0)
 
 
 def test_memories_told_in_the_time_of_the_question_or_soon_after_stand_out() -> None:
