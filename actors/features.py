@@ -32,6 +32,10 @@ Numbers = NDArray[np.int64]
 
 SELF_CONTAINED_CHARACTERS = 400
 
+LENGTH_MAX = 10_000
+"""Characters beyond which a text counts as no longer: the weights were fitted on few that are (1 in 270), and drawn on
+to a million characters they would push a text below neighbours that have none of the question's words."""
+
 WINDOW = 2
 """Memories on each side that may hold the words of the question for a memory between them."""
 
@@ -59,7 +63,7 @@ FEATURES = (
     "prefers",  # the question asks what somebody likes, and the text says that somebody does
     "exact",  # the share of quoted phrases and identifiers of the question that stand in it
     "asks",  # it asks something
-    "long",  # the logarithm of its length
+    "long",  # the logarithm of its length, up to `LENGTH_MAX`
     "told",  # it was told in the time that the question speaks of
 )
 
@@ -113,7 +117,7 @@ def features(query: RankQuery, arrays: VaultArrays, legs: Legs, base: Floats, me
         "prefers": brief * bool(query.wants & ASKS_PREFERENCE) * ((traits & PREFERS) > 0),
         "exact": np.zeros(count) if described.exact is None else described.exact[:count],
         "asks": brief * ((traits & ASKS) > 0),
-        "long": np.log1p(arrays.characters[memories] / SELF_CONTAINED_CHARACTERS),
+        "long": np.log1p(np.minimum(arrays.characters[memories], LENGTH_MAX) / SELF_CONTAINED_CHARACTERS),
         "told": _told(arrays.timestamp_ms[memories], query.intervals),
     }
     return np.stack([np.asarray(rows[name], np.float32) for name in FEATURES], axis=1)
