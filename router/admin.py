@@ -1,27 +1,26 @@
-"""What an operator may do to accounts and keys: one place for command line, socket and first start.
+"""What an operator may do to accounts, keys, vaults and provider keys: one table for the socket and the command line.
 
-Owns minting: a key's text exists here and in the answer, nowhere else. Must never log one.
+Owns the names of the commands and whose account they concern where nobody says. What they do is in
+`router.account_keys` and `router.provider_keys`, which HTTP uses too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from actors.store.protocol import Directory, KeyRow
+from actors.store.directory_protocol import Directory
+from models.accounts import OPERATOR, KeyRecord
 from models.errors import InvalidRequest, NotFound, SetupError
-from models.ids import hash_key, mint_key, show_key
-from models.text import clean
+from models.settings import Settings
 from models.version import VERSION
+from router.account_keys import AccountKeys, Retire, new_key, nothing_in_memory
+from router.key_bodies import number_of, read_name
+from router.provider_keys import ProviderKeys
+from router.upstream import Upstream
 
-KEY_NAME_CHARACTERS_MAX = 200
-
-
-def format_time(timestamp_ms: int) -> str:
-    """A time as the API writes it: ISO 8601, UTC, milliseconds, `Z`."""
-    when = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+Arguments = Mapping[str, Any]
+Body = dict[str, Any]
 
 
 async def create_account(directory: Directory, *, created_ms: int) -> str:
@@ -35,93 +34,208 @@ async def create_account(directory: Directory, *, created_ms: int) -> str:
             "the data directory is initialised already.",
             hint="`memoryrouter keys replace-account-key` mends a lost account key.",
         )
-    key = mint_key()
-    await directory.create_account(key_hash=hash_key(key), shown=show_key(key), created_ms=created_ms)
+    key, stored = new_key()
+    await directory.create_account(created_ms=created_ms, by=OPERATOR, **stored)
     return key
 
 
-async def create_user_key(directory: Directory, account_number: int, *, name: str, created_ms: int) -> dict[str, Any]:
-    """A new user key with a vault of its own: `{"key", "name", "created_at"}`.
-
-    Raises:
-        InvalidRequest: the name is empty or too long.
-    """
-    cleaned = clean(name)
-    if not 1 <= len(cleaned) <= KEY_NAME_CHARACTERS_MAX:
-        raise InvalidRequest(f"name must have 1 to {KEY_NAME_CHARACTERS_MAX} characters.", field="name")
-    key = mint_key()
-    await directory.create_key(
-        account_number, name=cleaned, key_hash=hash_key(key), shown=show_key(key), created_ms=created_ms
-    )
-    return {"key": key, "name": cleaned, "created_at": format_time(created_ms)}
-
-
 class Administration:
-    """An operator's commands on the account of a data directory. Arguments and answers are plain JSON."""
+    """An operator's commands on a data directory. Arguments and answers are plain JSON."""
 
-    def __init__(self, directory: Directory, *, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        settings: Settings,
+        upstream: Upstream,
+        *,
+        now_ms: Callable[[], int],
+        retire: Retire = nothing_in_memory,
+    ) -> None:
+        """Make one.
+
+        Args:
+            directory: the store's.
+            settings: for the providers, and for the grace period of rotated keys.
+            upstream: asks providers about keys.
+            now_ms: the wall clock.
+            retire: takes a vault that was shredded out of memory.
+        """
         self._directory = directory
-        self._now_ms = now_ms
+        self._keys = AccountKeys(
+            directory, now_ms=now_ms, retire=retire, rotation_grace_s=settings.keys.rotation_grace_s
+        )
+        self._providers = ProviderKeys(settings.providers.by_name, directory, upstream, now_ms=now_ms)
+        self._commands: dict[str, Callable[[Arguments], Awaitable[Body]]] = {
+            "ping": self._ping,
+            "keys.create": self._create_key,
+            "keys.list": self._list_keys,
+            "keys.show": self._show_key,
+            "keys.change": self._change_key,
+            "keys.rotate": self._rotate_key,
+            "keys.delete": self._delete_key,
+            "keys.replace-account-key": self._replace_account_key,
+            "vaults.list": self._list_vaults,
+            "vaults.show": self._show_vault,
+            "vaults.change": self._change_vault,
+            "vaults.delete": self._delete_vault,
+            "accounts.create": self._create_account,
+            "accounts.list": self._list_accounts,
+            "accounts.show": self._show_account,
+            "accounts.change": self._change_account,
+            "accounts.delete": self._delete_account,
+            "providers.list": self._list_providers,
+            "providers.set": self._set_provider_key,
+            "providers.remove": self._remove_provider_key,
+            "providers.check": self._check_provider_key,
+            "audit.list": self._list_audit,
+        }
 
-    async def perform(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def perform(self, command: str, arguments: Arguments) -> Body:
         """Do one command and return its answer.
 
         Raises:
-            InvalidRequest: no such command, or wrong arguments.
-            NotFound: the key that it names does not exist.
-            SetupError: there is no account yet.
+            MemoryRouterError: it cannot be done: no such command, wrong arguments, nothing of that number, ...
         """
-        match command, arguments:
-            case "ping", {}:
-                return {"version": VERSION}
-            case "keys.create", {"name": str(name)}:
-                return await self._create(name)
-            case "keys.list", {}:
-                return {"keys": [_show(row) for row in await self._directory.list_keys()]}
-            case "keys.revoke", {"number": int(number)}:
-                return await self._revoke(number)
-            case "keys.replace-account-key", {}:
-                return await self._replace_account_key()
-            case _:
-                raise InvalidRequest("no such command, or wrong arguments for it.", field="command")
+        function = self._commands.get(command)
+        if function is None:
+            raise InvalidRequest("no such command.", field="command")
+        return await function(arguments)
 
-    async def _create(self, name: str) -> dict[str, Any]:
-        account = await self._account_key()
-        return await create_user_key(self._directory, account.account_number, name=name, created_ms=self._now_ms())
+    async def _ping(self, _: Arguments) -> Body:
+        return {"version": VERSION}
 
-    async def _revoke(self, number: int) -> dict[str, Any]:
-        rows = {row.key_number: row for row in await self._directory.list_keys()}
-        if number in rows and rows[number].kind == "account":
-            raise InvalidRequest(
-                "an account key is replaced, not revoked.",
-                field="number",
-                hint="Use `memoryrouter keys replace-account-key`.",
-            )
-        if not await self._directory.revoke_key(number, revoked_ms=self._now_ms()):
-            raise NotFound(f"there is no live key with number {number}.")
-        return {"revoked": number}
+    # Keys.
 
-    async def _replace_account_key(self) -> dict[str, Any]:
-        await self._account_key()  # an error in words if there is none
-        key = mint_key()
-        await self._directory.replace_account_key(
-            key_hash=hash_key(key), shown=show_key(key), created_ms=self._now_ms()
-        )
-        return {"account_key": key}
+    async def _create_key(self, arguments: Arguments) -> Body:
+        body = {"kind": "user", **arguments, "name": read_name(arguments.get("name"))}
+        if arguments.get("account") is None and arguments.get("vault_id") is not None:
+            account, _ = await self._vault(arguments, "vault_id")
+        else:
+            account = await self._account(arguments)
+        return await self._keys.create(account, body, by=OPERATOR)
 
-    async def _account_key(self) -> KeyRow:
-        for row in await self._directory.list_keys():
-            if row.kind == "account":
-                return row
+    async def _list_keys(self, arguments: Arguments) -> Body:
+        return await self._keys.list(_account_or_all(arguments), _query(arguments))
+
+    async def _show_key(self, arguments: Arguments) -> Body:
+        key = await self._key(arguments)
+        return await self._keys.get(key.account_number, str(key.number))
+
+    async def _change_key(self, arguments: Arguments) -> Body:
+        key = await self._key(arguments)
+        return await self._keys.change(key.account_number, str(key.number), arguments, by=OPERATOR)
+
+    async def _rotate_key(self, arguments: Arguments) -> Body:
+        key = await self._key(arguments)
+        return await self._keys.rotate(key.account_number, str(key.number), arguments, by=OPERATOR)
+
+    async def _delete_key(self, arguments: Arguments) -> Body:
+        key = await self._key(arguments)
+        fate = _text(arguments, "vault")
+        return await self._keys.delete(key.account_number, str(key.number), vault=fate, by=OPERATOR)
+
+    async def _replace_account_key(self, arguments: Arguments) -> Body:
+        return await self._keys.replace_account_key(await self._account(arguments), by=OPERATOR)
+
+    async def _key(self, arguments: Arguments) -> KeyRecord:
+        """The key that the arguments name, in whichever account; also a revoked one."""
+        number = number_of(_text(arguments, "key"), "key")
+        for key in await self._directory.list_keys(after=number - 1, limit=1, include_revoked=True):
+            if key.number == number:
+                return key
+        raise NotFound(f"there is no key with number {number}.")
+
+    # Vaults.
+
+    async def _list_vaults(self, arguments: Arguments) -> Body:
+        return await self._keys.list_vaults(await self._account(arguments), _query(arguments))
+
+    async def _show_vault(self, arguments: Arguments) -> Body:
+        return await self._keys.get_vault(*await self._vault(arguments))
+
+    async def _change_vault(self, arguments: Arguments) -> Body:
+        return await self._keys.change_vault(*await self._vault(arguments), arguments, by=OPERATOR)
+
+    async def _delete_vault(self, arguments: Arguments) -> Body:
+        return await self._keys.delete_vault(*await self._vault(arguments), by=OPERATOR)
+
+    async def _vault(self, arguments: Arguments, name: str = "vault") -> tuple[int, str]:
+        """The account of the vault that the arguments name, and the vault's number as it is written."""
+        number = number_of(_text(arguments, name), "vault")
+        after = 0
+        while accounts := await self._directory.list_accounts(after=after):
+            for account in accounts:
+                after = account.number
+                try:
+                    await self._directory.get_vault(account.number, number)
+                except NotFound:
+                    continue
+                return account.number, str(number)
+        raise NotFound(f"there is no vault with number {number}.")
+
+    # Accounts.
+
+    async def _create_account(self, arguments: Arguments) -> Body:
+        return await self._keys.create_account(arguments, by=OPERATOR)
+
+    async def _list_accounts(self, arguments: Arguments) -> Body:
+        return await self._keys.list_accounts(_query(arguments))
+
+    async def _show_account(self, arguments: Arguments) -> Body:
+        return await self._keys.account(_named_account(arguments))
+
+    async def _change_account(self, arguments: Arguments) -> Body:
+        account, disabled = _named_account(arguments), arguments.get("disabled")
+        if isinstance(disabled, bool):
+            return await self._keys.switch_account(account, disabled=disabled, by=OPERATOR)
+        return await self._keys.change_account(account, arguments, by=OPERATOR)
+
+    async def _delete_account(self, arguments: Arguments) -> Body:
+        return await self._keys.delete_account(_named_account(arguments), by=OPERATOR)
+
+    async def _account(self, arguments: Arguments) -> int:
+        """The account that the arguments name, else the first one: most servers have no other."""
+        if arguments.get("account") is not None:
+            return _named_account(arguments)
+        for account in await self._directory.list_accounts(limit=1):
+            return account.number
         raise SetupError("there is no account yet.", hint="Run `memoryrouter init` or `memoryrouter serve`.")
 
+    # Provider keys, and the log.
 
-def _show(row: KeyRow) -> dict[str, Any]:
-    return {
-        "number": row.key_number,
-        "kind": row.kind,
-        "name": row.name,
-        "key": row.shown,
-        "created_at": format_time(row.created_ms),
-        "revoked_at": None if row.revoked_ms is None else format_time(row.revoked_ms),
-    }
+    async def _list_providers(self, arguments: Arguments) -> Body:
+        return await self._providers.list(await self._account(arguments))
+
+    async def _set_provider_key(self, arguments: Arguments) -> Body:
+        account, provider = await self._account(arguments), _text(arguments, "provider")
+        return await self._providers.put(account, provider, arguments, by=OPERATOR)
+
+    async def _remove_provider_key(self, arguments: Arguments) -> Body:
+        account, provider = await self._account(arguments), _text(arguments, "provider")
+        return await self._providers.delete(account, provider, by=OPERATOR)
+
+    async def _check_provider_key(self, arguments: Arguments) -> Body:
+        return await self._providers.check(await self._account(arguments), _text(arguments, "provider"))
+
+    async def _list_audit(self, arguments: Arguments) -> Body:
+        return await self._keys.audit(_account_or_all(arguments), _query(arguments))
+
+
+def _text(arguments: Arguments, name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} is missing.", field=name)
+    return value
+
+
+def _named_account(arguments: Arguments) -> int:
+    return number_of(_text(arguments, "account"), "acct")
+
+
+def _account_or_all(arguments: Arguments) -> int | None:
+    return None if arguments.get("account") is None else _named_account(arguments)
+
+
+def _query(arguments: Arguments) -> dict[str, str]:
+    """What of the arguments chooses a part of a list, in the form in which HTTP has it."""
+    return {name: str(value) for name, value in arguments.items() if name != "account" and value is not None}

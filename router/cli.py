@@ -13,19 +13,21 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from models.version import VERSION
+from router.account_commands import accounts, audit
 from router.command_options import CONFIG, DATA_DIR, EXIT_FAULT, EXIT_SETUP, JSON, load, print_json, run, with_store
+from router.key_commands import keys, vaults
 from router.operations import OPERATIONS
+from router.provider_commands import providers
 from router.transfers import TRANSFERS
 
 if TYPE_CHECKING:
-    from actors.store.protocol import Directory
+    from actors.store.directory_protocol import Directory
     from models.errors import MemoryRouterError
-    from models.settings import Settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,14 +46,18 @@ def serve(config: Path | None, data_dir: Path, host: str | None, port: int | Non
     settings = load(config, {"server.host": host, "server.port": port})
     from models.settings_loading import missing_provider_keys
     from router.observe import log_event
+    from router.startup_code import unexpected_startup_code
 
+    for file in unexpected_startup_code():
+        log_event("unexpected_startup_code", level=logging.WARNING, file=str(file))
     for sentence in missing_provider_keys(settings, os.environ):
         log_event("provider_key_missing", level=logging.WARNING, reason=sentence)
     from router import service
-    from router.runtime import settle_interpreter
+    from router.runtime import settle_interpreter, uncaught_errors_logged
 
     settle_interpreter()
-    run(partial(service.serve, settings, data_dir=data_dir, announce=_print_account_key))
+    with uncaught_errors_logged():
+        run(partial(service.serve, settings, data_dir=data_dir, announce=_print_account_key, warn=_print_warning))
 
 
 @program.command()
@@ -74,65 +80,7 @@ def init(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
         _print_account_key(key)
 
 
-@program.group()
-def keys() -> None:
-    """Create, list and revoke Memory Keys, also while the server runs."""
-
-
-@keys.command("create")
-@click.argument("name")
-@CONFIG
-@DATA_DIR
-@JSON
-def create_key(name: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
-    """Create a user key with a vault of its own. The key is shown once."""
-    created = _administer(config, data_dir, "keys.create", {"name": name})
-    if as_json:
-        print_json(created)
-    else:
-        click.echo(f"key: {created['key']}")
-
-
-@keys.command("list")
-@CONFIG
-@DATA_DIR
-@JSON
-def list_keys(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
-    """List all keys, oldest first. Only the first characters of a key are known."""
-    rows = _administer(config, data_dir, "keys.list", {})["keys"]
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        state = f"revoked {row['revoked_at']}" if row["revoked_at"] else "live"
-        name = "".join(character if character.isprintable() else "?" for character in row["name"])
-        click.echo(f"{row['number']:>6}  {row['kind']:<8}{row['key']:<10}{row['created_at']}  {state:<8}  {name}")
-
-
-@keys.command("revoke")
-@click.argument("number", type=int)
-@CONFIG
-@DATA_DIR
-def revoke_key(number: int, config: Path | None, data_dir: Path) -> None:
-    """Make the key with this NUMBER (see `keys list`) invalid at once. Its vault is kept."""
-    _administer(config, data_dir, "keys.revoke", {"number": number})
-    click.echo(f"revoked: {number}")
-
-
-@keys.command("replace-account-key")
-@CONFIG
-@DATA_DIR
-@JSON
-def replace_account_key(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
-    """Revoke the account key and print a new one for the same account and vault."""
-    replaced = _administer(config, data_dir, "keys.replace-account-key", {})
-    if as_json:
-        print_json(replaced)
-    else:
-        _print_account_key(replaced["account_key"])
-
-
-for command in (*OPERATIONS, *TRANSFERS):
+for command in (keys, vaults, accounts, providers, audit, *OPERATIONS, *TRANSFERS):
     program.add_command(command)
 
 
@@ -196,30 +144,9 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
-def _administer(config: Path | None, data_dir: Path, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Do an operator's command through the running server if there is one, else on the data directory."""
-    return run(partial(_perform, load(config), data_dir, command, arguments))
-
-
-async def _perform(settings: Settings, data_dir: Path, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    import trio
-
-    from models.errors import SetupError
-    from router.admin import Administration
-    from router.admin_socket import SOCKET_NAME, call_admin
-    from router.components import wall_clock_ms
-
-    answer = await call_admin(data_dir / SOCKET_NAME, command, arguments)
-    if answer is not None:
-        return answer
-    if not await trio.Path(data_dir).is_dir():
-        raise SetupError(f"there is no data directory {data_dir}; run `memoryrouter init`, or name it by --data-dir.")
-
-    async def perform(directory: Directory) -> dict[str, Any]:
-        return await Administration(directory, now_ms=wall_clock_ms).perform(command, arguments)
-
-    return await with_store(settings, data_dir, perform)
-
-
 def _print_account_key(key: str) -> None:
     click.echo(f"account key: {key}")
+
+
+def _print_warning(sentence: str) -> None:
+    click.echo(f"warning: {sentence}", err=True)

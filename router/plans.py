@@ -1,16 +1,16 @@
 """Which providers a request may go to, in which order, with whose key.
 
-Owns the rule that a caller's own key goes to the provider that the caller named and to no other (design section 8).
-Does no I/O.
+Owns the order in which keys count: the request's own, the one that the account has stored, the server's. And the rule
+that a request's own key goes to the provider that the request named and to no other (design section 8). Does no I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from models.errors import ModelNotFound, NoProviderKey
+from models.errors import MemoryRouterError, ModelNotFound, NoProviderKey
 from models.provider_settings import Secret
 from models.settings import Settings
 from router.auth import Caller
@@ -29,6 +29,28 @@ class Plan(msgspec.Struct, frozen=True):
     headers: HeaderList
 
 
+class StoredKeys(msgspec.Struct, frozen=True):
+    """The providers' keys that the caller's account has stored, of the providers that a request may go to.
+
+    Attributes:
+        found: by provider.
+        failed: by provider, why it is not known what the account has stored; no other key may be used in its place.
+    """
+
+    found: Mapping[str, Secret] = {}
+    failed: Mapping[str, MemoryRouterError] = {}
+
+    def key_of(self, provider: str) -> Secret:
+        """The account's key for a provider, an empty one if it has stored none.
+
+        Raises:
+            CorruptRow, StoreUnavailable: it cannot be read.
+        """
+        if provider in self.failed:
+            raise self.failed[provider]
+        return self.found.get(provider, Secret())
+
+
 class Planner:
     """Makes plans from the settings. Immutable."""
 
@@ -36,20 +58,42 @@ class Planner:
         self._table = RoutingTable(settings.providers.by_name, default=settings.providers.default)
         self._fallbacks = settings.fallbacks
 
+    def providers(self, model: str, own_key: Secret, *, with_fallbacks: bool = True) -> list[str]:
+        """The providers whose stored keys a plan may need: not that of the model itself if the request brings a key."""
+        models = [] if own_key else [model]
+        if with_fallbacks:
+            models += self._fallbacks.get(model, ())
+        found: dict[str, None] = {}
+        for name in models:
+            try:
+                found[self._table.resolve(name).provider] = None
+            except ModelNotFound:
+                continue
+        return list(found)
+
     def plans(
-        self, model: str, caller: Caller, call_of: CallOf, client_headers: Sequence[tuple[str, str]]
+        self,
+        model: str,
+        caller: Caller,
+        stored: StoredKeys,
+        call_of: CallOf,
+        client_headers: Sequence[tuple[str, str]],
     ) -> list[Plan]:
-        """The provider of this model, and after it those of its fallbacks that this server has keys for.
+        """The provider of this model, and after it those of its fallbacks that there are keys for.
+
+        Args:
+            stored: what the caller's account has stored for `providers(model, caller.provider_key)`.
 
         Raises:
             ModelNotFound: no provider is configured for the model, or it does not take this format.
             NoProviderKey: there is no key for it.
+            CorruptRow, StoreUnavailable: the key that the account has stored for it cannot be read.
         """
-        plans = [self.plan(model, caller.provider_key, call_of, client_headers)]
+        plans = [self.plan(model, caller.provider_key, stored, call_of, client_headers)]
         for name in self._fallbacks.get(model, ()):
             try:
-                plans.append(self.plan(name, Secret(), call_of, client_headers))
-            except (ModelNotFound, NoProviderKey):
+                plans.append(self.plan(name, Secret(), stored, call_of, client_headers))
+            except MemoryRouterError:  # not this one, then: none of its reasons is one of the model that was asked for
                 continue
         return plans
 
@@ -57,6 +101,7 @@ class Planner:
         self,
         model: str,
         own_key: Secret,
+        stored: StoredKeys,
         call_of: CallOf,
         client_headers: Sequence[tuple[str, str]],
         *,
@@ -66,19 +111,17 @@ class Planner:
 
         Args:
             own_key: the caller's own key for it, or an empty one.
+            stored: what the caller's account has stored.
 
         Raises:
-            ModelNotFound, NoProviderKey: as `plans`.
+            ModelNotFound, NoProviderKey, CorruptRow, StoreUnavailable: as `plans`.
         """
         route = self._table.resolve(model)
         call = call_of(route)
-        key = own_key or route.settings.api_key
+        key = own_key or stored.key_of(route.provider) or route.settings.api_key
         # Servers on plain HTTP (Ollama, vLLM) may need none.
         if not key and route.settings.base_url.startswith("https:"):
-            raise NoProviderKey(
-                f"No API key configured for provider: {route.provider}.",
-                hint="Send it in X-Provider-Key, or set it in config.toml or the environment.",
-            )
+            raise no_provider_key(route.provider)
         if call.edit == "translation":  # the version decides what the translator must write, so it is not the client's
             client_headers = [(name, value) for name, value in client_headers if name.lower() != "anthropic-version"]
         headers = request_headers(
@@ -89,3 +132,12 @@ class Planner:
             content_type=content_type,
         )
         return Plan(route, call, headers)
+
+
+def no_provider_key(provider: str) -> NoProviderKey:
+    """Neither the request nor the account nor the configuration has a key for a provider."""
+    return NoProviderKey(
+        f"No API key configured for provider: {provider}.",
+        hint=f"Send it in X-Provider-Key, store it for the account (PUT /v1/providers/{provider}/key), "
+        "or set it in config.toml or the environment.",
+    )

@@ -156,12 +156,12 @@ def test_keys_are_created_listed_and_revoked_without_a_server(capsys: pytest.Cap
 
     assert run_program(["keys", "revoke", str(rows[1]["number"])]) == 0
     capsys.readouterr()
-    rows = run_json(capsys, "keys", "list")
+    rows = run_json(capsys, "keys", "list", "--all")
     assert isinstance(rows, list)
     assert rows[0]["revoked_at"] is None
     assert rows[1]["revoked_at"] is not None
 
-    assert run_program(["keys", "list"]) == 0
+    assert run_program(["keys", "list", "--all"]) == 0
     listed = capsys.readouterr().out
     assert created["key"] not in listed
     assert re.search(r"2 +user +mk_.{4}… .*revoked .* user:42\n", listed)
@@ -180,7 +180,7 @@ def test_a_refused_command_is_one_line_and_exit_code_1(capsys: pytest.CaptureFix
     capsys.readouterr()
 
     assert run_program(["keys", "revoke", "99"]) == 1
-    assert "there is no live key with number 99" in error_line(capsys)
+    assert "there is no key with number 99" in error_line(capsys)
     assert run_program(["keys", "create", "x" * 201]) == 1
     assert "name must have 1 to 200 characters" in error_line(capsys)
 
@@ -193,7 +193,7 @@ def test_a_lost_account_key_is_replaced(capsys: pytest.CaptureFixture[str]) -> N
     replaced = capsys.readouterr().out
     assert ACCOUNT_KEY_LINE.fullmatch(replaced)
     assert replaced != lost
-    rows = run_json(capsys, "keys", "list")
+    rows = run_json(capsys, "keys", "list", "--all")
     assert isinstance(rows, list)
     assert [(row["kind"], row["revoked_at"] is None) for row in rows] == [("account", False), ("account", True)]
 

@@ -1,4 +1,4 @@
-"""The list of models: asked of providers that have a key, remembered, never a reason to fail."""
+"""The list of models: asked of providers that have a key, remembered for its account, never a reason to fail."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import pytest
 import trio
 import trio.testing
 
+from models.errors import CorruptRow
 from models.memory import LOCAL_RECALL_MODEL
 from models.provider_settings import Secret
 from router import model_listing
 from router.model_listing import CATALOGUE_AGE_MAX_S, FAILURE_AGE_MAX_S, ModelListing
+from router.plans import StoredKeys
 from router.upstream import open_upstream
 from tests.fakes.provider import FakeProvider, Script, open_dead_provider, open_fake_provider
 from tests.patience import PATIENCE_S, pass_time_until, wait_until
@@ -38,13 +40,20 @@ class Clock:
         return self.now_s
 
 
-async def list_models(listing: ModelListing) -> dict[str, list[str]]:
+async def list_models(
+    listing: ModelListing, account: int = 1, stored: StoredKeys | None = None
+) -> dict[str, list[str]]:
     with trio.fail_after(PATIENCE_S):
-        return await listing.models(Secret("sk-of-the-caller"))
+        return await listing.models(account, stored or StoredKeys())
+
+
+def stored_key(text: str) -> StoredKeys:
+    """An account that has stored a key for `openai`."""
+    return StoredKeys(found={"openai": Secret(text)})
 
 
 async def test_models_are_listed_as_clients_name_them() -> None:
-    """With the prefix, unless the provider's own names have it; asked with the server's key, never the caller's."""
+    """With the prefix, unless the provider's own names have it; asked with the server's key unless one is stored."""
     async with open_fake_provider() as provider:
         own = provider.settings(api_key="sk-server")
         by_name = {
@@ -140,7 +149,7 @@ async def test_a_provider_that_hangs_is_left_out_in_time(
                 answers.append(await list_models(listing))
 
             asking.start_soon(ask)
-            await wait_until(lambda: "fast" in listing._known and bool(hanging.requests))
+            await wait_until(lambda: len(listing._known) == 1 and bool(hanging.requests))
             await pass_time_until(mock_clock, lambda: bool(answers), step_s=3)
     assert answers == [{**LOCAL, "fast": ["fast/a"]}]
 
@@ -162,3 +171,57 @@ async def test_each_wire_format_lists_its_models_in_its_own_place() -> None:
             assert models == {**LOCAL, wire_format: [f"{wire_format}/{names[0].removeprefix('models/')}"]}
             assert provider.requests[-1].headers[credential[0]] == credential[1]
     assert [request.path.partition("?")[0] for request in provider.requests] == ["/v1/models", "/v1beta/openai/models"]
+
+
+async def test_a_list_belongs_to_the_account_and_to_the_key() -> None:
+    """Another account gets its own, even with the same key; a new key is asked for anew; the server's is shared."""
+    async with open_fake_provider() as provider:
+        by_name = {"openai": provider.settings(api_key="sk-server")}
+        async with open_upstream(by_name) as upstream:
+            listing = ModelListing(by_name, upstream)
+            for account, stored, asks in (
+                (1, stored_key("sk-1"), True),
+                (1, stored_key("sk-1"), False),
+                (2, stored_key("sk-1"), True),
+                (1, stored_key("sk-2"), True),
+                (1, StoredKeys(), True),
+                (2, StoredKeys(), False),
+                (1, stored_key("sk-1"), False),
+            ):
+                before = len(provider.requests)
+                if asks:
+                    provider.enqueue(listing_of(f"m-{before}"))
+                listed = await list_models(listing, account, stored)
+                assert len(provider.requests) - before == asks
+                if asks:
+                    assert listed == {**LOCAL, "openai": [f"openai/m-{before}"]}
+    keys = [request.headers["authorization"] for request in provider.requests]
+    assert keys == ["Bearer sk-1", "Bearer sk-1", "Bearer sk-2", "Bearer sk-server"]
+
+
+async def test_a_key_that_cannot_be_read_leaves_its_provider_out() -> None:
+    """The server's key is not used in its place."""
+    async with open_fake_provider() as provider:
+        by_name = {"openai": provider.settings(api_key="sk-server")}
+        async with open_upstream(by_name) as upstream:
+            failed = StoredKeys(failed={"openai": CorruptRow("damaged")})
+            assert await list_models(ModelListing(by_name, upstream), 1, failed) == LOCAL
+    assert provider.requests == []
+
+
+async def test_what_is_remembered_is_bounded() -> None:
+    """By names, over all accounts; who has not asked for longest is forgotten, a failure counts as well."""
+    async with open_fake_provider() as provider:
+        by_name = {"openai": provider.settings()}
+        async with open_upstream(by_name) as upstream:
+            listing = ModelListing(by_name, upstream, names_max=6)
+            for account in range(20):
+                provider.enqueue(listing_of("a", "b") if account % 2 else Script(status=500, body=b""))
+                await list_models(listing, account, stored_key("sk"))
+            assert sum(max(len(known.models), 1) for known in listing._known.values()) <= 6
+            assert listing._names <= 6
+            before = len(provider.requests)
+            await list_models(listing, 19, stored_key("sk"))
+            assert len(provider.requests) == before
+            provider.enqueue(listing_of("c"))
+            assert await list_models(listing, 1, stored_key("sk")) == {**LOCAL, "openai": ["openai/c"]}

@@ -1,0 +1,149 @@
+"""The operator's commands on accounts, and the log of who did what. What they do is in `router.admin`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from router.administering import (
+    ANY_ACCOUNT,
+    YES,
+    administer,
+    administer_list,
+    ask,
+    days_in,
+    number_in,
+    print_item,
+    printable,
+)
+from router.command_options import CONFIG, DATA_DIR, JSON, print_json
+
+AUDIT_ENTRIES = 100
+
+
+@click.group()
+def accounts() -> None:
+    """Create, list and change accounts, also while the server runs. ACCOUNT is a number as in `accounts list`."""
+
+
+@accounts.command("create")
+@click.argument("name")
+@CONFIG
+@DATA_DIR
+@JSON
+def create_account(name: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """Create an account, and print its account key once."""
+    created = administer(config, data_dir, "accounts.create", name=name)
+    if as_json:
+        print_json(created)
+    else:
+        click.echo(f"account key: {created['account_key']}")
+
+
+@accounts.command("list")
+@CONFIG
+@DATA_DIR
+@JSON
+def list_accounts(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """List accounts, oldest first."""
+    found = administer_list(config, data_dir, "accounts.list")
+    if as_json:
+        print_json(found)
+        return
+    for account in found:
+        state = f"disabled {account['disabled_at']}" if account["disabled_at"] else "live"
+        click.echo(
+            f"{number_in(account['id']):>6}  {account['created_at']}  {state:<8}  keys: {account['live_keys']}  "
+            f"vaults: {account['vaults']}  retention: {account['retention_days'] or '-'}  {printable(account['name'])}"
+        )
+
+
+@accounts.command("show")
+@click.argument("account")
+@CONFIG
+@DATA_DIR
+@JSON
+def show_account(account: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """Show everything that is known of an ACCOUNT."""
+    print_item(administer(config, data_dir, "accounts.show", account=account), as_json=as_json)
+
+
+@accounts.command("rename")
+@click.argument("account")
+@click.argument("name")
+@CONFIG
+@DATA_DIR
+def rename_account(account: str, name: str, config: Path | None, data_dir: Path) -> None:
+    """Give an ACCOUNT another NAME."""
+    _change(config, data_dir, account, "renamed", name=name)
+
+
+@accounts.command("disable")
+@click.argument("account")
+@CONFIG
+@DATA_DIR
+def disable_account(account: str, config: Path | None, data_dir: Path) -> None:
+    """Switch an ACCOUNT off: none of its keys opens anything, until it is enabled again."""
+    _change(config, data_dir, account, "disabled", disabled=True)
+
+
+@accounts.command("enable")
+@click.argument("account")
+@CONFIG
+@DATA_DIR
+def enable_account(account: str, config: Path | None, data_dir: Path) -> None:
+    """Switch an ACCOUNT on again."""
+    _change(config, data_dir, account, "enabled", disabled=False)
+
+
+@accounts.command("retention")
+@click.argument("account")
+@click.argument("days")
+@CONFIG
+@DATA_DIR
+def retain_account(account: str, days: str, config: Path | None, data_dir: Path) -> None:
+    """Delete the memories of an ACCOUNT after so many DAYS; none: as the settings say."""
+    _change(config, data_dir, account, "changed", retention_days=days_in(days))
+
+
+def _change(config: Path | None, data_dir: Path, account: str, done: str, **change: Any) -> None:
+    changed = administer(config, data_dir, "accounts.change", account=account, **change)
+    click.echo(f"{done}: {number_in(changed['id'])}")
+
+
+@accounts.command("delete")
+@click.argument("account")
+@YES
+@CONFIG
+@DATA_DIR
+@JSON
+def delete_account(account: str, config: Path | None, data_dir: Path, *, yes: bool, as_json: bool) -> None:
+    """Delete an ACCOUNT for good: revoke its keys, shred its vaults and provider keys."""
+    ask(f"Delete account {account} with all its keys and memories for good?", yes=yes)
+    deleted = administer(config, data_dir, "accounts.delete", account=account)
+    if as_json:
+        print_json(deleted)
+    else:
+        click.echo(f"deleted: {number_in(deleted['id'])} with {deleted['vaults_deleted']} vaults")
+
+
+@click.command()
+@ANY_ACCOUNT
+@click.option("--limit", type=click.IntRange(min=1), default=AUDIT_ENTRIES, help="At most so many entries.")
+@CONFIG
+@DATA_DIR
+@JSON
+def audit(account: str | None, limit: int, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """Show who did what to which key, vault or account, newest first: never content."""
+    entries = administer_list(config, data_dir, "audit.list", count_max=limit, account=account)
+    if as_json:
+        print_json(entries)
+        return
+    for entry in entries:
+        detail = ", ".join(f"{name}={printable(str(value))}" for name, value in entry["detail"].items())
+        click.echo(
+            f"{entry['at']}  {entry['account_id'] or '-'}  {entry['actor']}  {entry['action']}  {entry['target']}"
+            + (f"  {detail}" if detail else "")
+        )

@@ -1,0 +1,119 @@
+"""The operator's commands on the providers' keys that accounts store. What they do is in `router.admin`.
+
+A key comes from standard input or the environment: on a command line every user of the machine could read it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from router.administering import ACCOUNT, YES, administer, ask
+from router.command_options import CONFIG, DATA_DIR, EXIT_FAULT, JSON, print_json
+
+
+@click.group()
+def providers() -> None:
+    """List providers, and store, check and remove an account's keys for them, also while the server runs."""
+
+
+@providers.command("list")
+@ACCOUNT
+@CONFIG
+@DATA_DIR
+@JSON
+def list_providers(account: str | None, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+    """List providers, and whose key counts: the account's, the server's, or none."""
+    found = administer(config, data_dir, "providers.list", account=account)["providers"]
+    if as_json:
+        print_json(found)
+        return
+    for provider in found:
+        source = provider["key_source"]
+        if provider["stored_at"]:
+            source += f" (ends {provider['last_four'] or '?'}, stored {provider['stored_at']})"
+        prefixes = ", ".join(provider["prefixes"]) if provider["configured"] else "not configured"
+        click.echo(f"{provider['name']:<12}  {provider['format'] or '-':<10}{source:<8}  {prefixes}")
+
+
+@providers.command("set")
+@click.argument("name")
+@ACCOUNT
+@click.option("--key-env", metavar="VARIABLE", help="Environment variable that holds the key; else standard input.")
+@click.option("--check", is_flag=True, help="Ask the provider first, and store nothing that it refuses.")
+@CONFIG
+@DATA_DIR
+@JSON
+def set_provider_key(
+    name: str,
+    account: str | None,
+    key_env: str | None,
+    config: Path | None,
+    data_dir: Path,
+    *,
+    check: bool,
+    as_json: bool,
+) -> None:
+    """Store the account's key for the provider NAME, sealed. The key is read from standard input."""
+    key = _read_key(key_env)
+    stored = administer(config, data_dir, "providers.set", account=account, provider=name, key=key, check=check)
+    if as_json:
+        print_json(stored)
+    else:
+        click.echo(f"stored: {name}, ends {stored['last_four'] or '?'}")
+
+
+@providers.command("remove")
+@click.argument("name")
+@ACCOUNT
+@YES
+@CONFIG
+@DATA_DIR
+def remove_provider_key(name: str, account: str | None, config: Path | None, data_dir: Path, *, yes: bool) -> None:
+    """Shred the account's key for the provider NAME; the server's counts again, if it has one."""
+    ask(f"Shred the account's key for {name}?", yes=yes)
+    administer(config, data_dir, "providers.remove", account=account, provider=name)
+    click.echo(f"removed: {name}")
+
+
+@providers.command("check")
+@click.argument("name")
+@ACCOUNT
+@CONFIG
+@DATA_DIR
+@JSON
+@click.pass_context
+def check_provider_key(
+    context: click.Context, name: str, account: str | None, config: Path | None, data_dir: Path, *, as_json: bool
+) -> None:
+    """Ask the provider NAME whether it takes the key that counts. Exit code 1: it does not."""
+    checked = administer(config, data_dir, "providers.check", account=account, provider=name)
+    if as_json:
+        print_json(checked)
+    else:
+        said = checked["status"] or checked["error"]
+        click.echo(f"{'ok' if checked['ok'] else 'refused'}: {name} ({said}), key of the {checked['key_source']}")
+    if not checked["ok"]:
+        context.exit(EXIT_FAULT)
+
+
+def _read_key(variable: str | None) -> str:
+    """The key, without what surrounds it.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    if variable is not None:
+        key = os.environ.get(variable, "").strip()
+        if not key:
+            raise click.UsageError(f"The environment variable {variable} is not set.")
+        return key
+    if sys.stdin.isatty():
+        return str(click.prompt("Key", hide_input=True, err=True)).strip()
+    key = sys.stdin.readline().strip()
+    if not key:
+        raise click.UsageError("Give the key on standard input, or name an environment variable by --key-env.")
+    return key
