@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.chunking import chunk_spans
-from models.embedding import TextEncoder
-from models.memory import Message
+from models.embedding import TextModel
+from models.memory import LOCAL_RECALL_MODEL, Exchange, Memory, Message, Role
+from models.screening import flags_of
 from models.text import is_small_talk
 from models.words import terms
 
@@ -21,15 +22,17 @@ class Analysis(msgspec.Struct, frozen=True):
 
     Attributes:
         chunk_terms: the words of each chunk, in the order of `spans`.
+        flags: see `models.screening`.
     """
 
     spans: tuple[tuple[int, int], ...]
     chunk_terms: tuple[tuple[str, ...], ...]
     tokens: int
     small_talk: bool
+    flags: int = 0
 
 
-def analyse(message: Message, encoder: TextEncoder, chunk_tokens_max: int) -> Analysis:
+def analyse(message: Message, encoder: TextModel, chunk_tokens_max: int) -> Analysis:
     """Chunk, count and stem a message; one that brings vectors of the present model keeps the chunks they are of."""
     content = message.content
     brought = usable_vectors(message, encoder) is not None
@@ -39,10 +42,11 @@ def analyse(message: Message, encoder: TextEncoder, chunk_tokens_max: int) -> An
         chunk_terms=tuple(tuple(terms(content[start:end])) for start, end in spans),
         tokens=encoder.count_tokens(content),
         small_talk=is_small_talk(content),
+        flags=flags_of(content),
     )
 
 
-def usable_vectors(message: Message, encoder: TextEncoder) -> NDArray[np.float16] | None:
+def usable_vectors(message: Message, encoder: TextModel) -> NDArray[np.float16] | None:
     """The vectors that an import brought, if they are of this model and fit the message's chunks."""
     embedded = message.embedded
     if embedded is None or embedded.model_id != encoder.id:
@@ -58,4 +62,34 @@ def usable_vectors(message: Message, encoder: TextEncoder) -> NDArray[np.float16
 
 def unanalysed(content: str) -> Analysis:
     """What is known of a message that the tokeniser cannot read: one chunk, found by all of its words."""
-    return Analysis(((0, len(content)),), (tuple(terms(content)),), tokens=0, small_talk=False)
+    return Analysis(
+        ((0, len(content)),), (tuple(terms(content)),), tokens=0, small_talk=False, flags=flags_of(content)
+    )
+
+
+def memory_of(message: Message, exchange: Exchange, analysis: Analysis, *, seq: int) -> Memory:
+    """What a message of this exchange is remembered as."""
+    return Memory(
+        seq=seq,
+        role=message.role,
+        content=message.content,
+        timestamp_ms=exchange.accepted_ms if message.timestamp_ms is None else message.timestamp_ms,
+        timestamp_given=message.timestamp_ms is not None,
+        stored_ms=exchange.accepted_ms,
+        source=exchange.source,
+        tokens=analysis.tokens,
+        spans=() if is_echo(message.role, exchange.model) else analysis.spans,
+        session_id=message.session_id,
+        model=exchange.model,
+        external_id=message.external_id,
+        metadata=message.metadata,
+        request_id=exchange.request_id,
+        small_talk=analysis.small_talk,
+        key_number=exchange.key_number,
+        flags=analysis.flags,
+    )
+
+
+def is_echo(role: Role, model: str | None) -> bool:
+    """Whether a memory quotes others, so that recalling it would only repeat them."""
+    return model == LOCAL_RECALL_MODEL and role == "assistant"

@@ -6,7 +6,6 @@ number. Positions and numbers are never reused; deleted ones are marked. Must ne
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
@@ -18,19 +17,12 @@ from actors.holdings import Holding
 from actors.ranking_inputs import VaultArrays
 from actors.segmented_index import chunks_of, labels_of
 from actors.segments import Labels
+from actors.selecting import Selectable
+from actors.session_order import NOBODY, SessionOrder
+from actors.showings import Showings
 from models.memory import Memory
 from models.messages import Scope
 from models.text import content_hash, normalised
-from models.traits import speaker_of, traits_of
-
-NOBODY = -1
-"""Stands in `previous` and `following` where a session begins or ends."""
-
-SPEAKERS_MAX = 4_096
-"""Names before a colon that are told apart; a vault with more has tables or logs in it, not speakers."""
-
-_SHOWN = 128  # beside the traits, and below the number of the speaker: the text has been looked at
-_SHOWN_BITS = 8
 
 
 def text_digest(content: str) -> bytes:
@@ -46,6 +38,7 @@ class Count(msgspec.Struct, frozen=True):
     tokens: int = 0
     oldest_ms: int | None = None
     newest_ms: int | None = None
+    flagged: int = 0
 
 
 class CatalogueCopy(msgspec.Struct, frozen=True, eq=False):
@@ -66,33 +59,13 @@ def _carrying(memory: Memory | None) -> Memory | None:
     return None if memory is None or memory.small_talk or not memory.spans else memory
 
 
-class _Session:
-    """The memories of one session in the order of time: (timestamp_ms, position)."""
-
-    __slots__ = ("chunks", "number", "order", "tokens")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.order: list[tuple[int, int]] = []
-        self.chunks = 0
-        self.tokens = 0
-
-    def beside(self, timestamp_ms: int, position: int) -> tuple[int, int]:
-        """The positions before and after a place in the order, whether or not it is taken."""
-        place = bisect_left(self.order, (timestamp_ms, position))
-        taken = place < len(self.order) and self.order[place] == (timestamp_ms, position)
-        after = place + taken
-        before = self.order[place - 1][1] if place else NOBODY
-        return before, self.order[after][1] if after < len(self.order) else NOBODY
-
-
 class Catalogue:
     """Memories by seq and by position, in columns."""
 
     def __init__(self) -> None:
         self._positions: dict[int, int] = {}  # by seq
         self._by_position: list[Memory | None] = []
-        self._sessions: dict[str | None, _Session] = {None: _Session(0)}
+        self._sessions: dict[str | None, SessionOrder] = {None: SessionOrder(0)}
         self._numbers_given = 1
         self._chunks = 0
         self._tokens = 0
@@ -108,34 +81,32 @@ class Catalogue:
         self._alive = Column(np.bool_)
         self._timestamp_ms = Column(np.int64)
         self._seq = Column(np.int64)
-        self._shown = Column(np.int32)  # 0 until ranking asks: most memories are never looked at
-        self._speakers: dict[str, int] = {"": 0}
+        self._showings = Showings()
+        self._flagged: set[int] = set()  # positions of those that look planted: few, if any
+        self._changed: dict[int, int] = {}  # by number, the seq of a memory whose text was changed
 
     def add(self, memory: Memory) -> None:
         """Give a memory its position and its chunks their numbers."""
         assert memory.seq not in self._positions, "a seq is used once"
         position = len(self._by_position)
-        session = self._session_of(memory.session_id)
         self._positions[memory.seq] = position
         self._by_position.append(memory)
+        if memory.first_seq is not None:
+            self._changed[memory.first_seq] = memory.seq
         self._first_chunk.append(len(self._chunk_memory.view))
         for _ in memory.spans:
             self._chunk_memory.append(position)
-        self._session.append(session.number)
         self._characters.append(len(memory.content))
         self._text_number.append(self._number_of_text(memory.content))
         self._small_talk.append(memory.small_talk)
+        if memory.flags:
+            self._flagged.add(position)
         self._alive.append(1)
         self._seq.append(memory.seq)
-        self._shown.append(0)
-        self._timestamp_ms.append(memory.timestamp_ms)
-        before, after = session.beside(memory.timestamp_ms, position)
-        self._previous.append(before)
-        self._following.append(after)
-        self._link(before, position)
-        self._link(position, after)
-        insort(session.order, (memory.timestamp_ms, position))
-        self._count(session, memory, 1)
+        self._showings.grow(position + 1)
+        for column in (self._session, self._timestamp_ms, self._previous, self._following):
+            column.append(0)
+        self._put_in(position, memory)
 
     @classmethod
     def of(cls, memories: Sequence[Memory], text_digests: Iterable[bytes]) -> Catalogue:
@@ -168,7 +139,9 @@ class Catalogue:
         catalogue._alive = Column.of(np.ones(count), np.bool_)
         catalogue._timestamp_ms = Column.of(times, np.int64)
         catalogue._seq = Column.of(seqs, np.int64)
-        catalogue._shown = Column.of(np.zeros(count), np.int32)
+        catalogue._showings.grow(count)
+        catalogue._flagged = {position for position, memory in enumerate(memories) if memory.flags}
+        catalogue._changed = {memory.number: memory.seq for memory in memories if memory.first_seq is not None}
         catalogue._chunks = int(chunks.sum())
         catalogue._order_sessions(memories, times)
         return catalogue
@@ -199,11 +172,39 @@ class Catalogue:
         """Forget a memory; its neighbours become neighbours of each other."""
         position = self._positions.pop(seq)
         memory = self.at(position)
+        self._take_out(position, memory)
+        self._by_position[position] = None
+        self._flagged.discard(position)
+        self._alive[position] = 0
+        if memory.first_seq is not None:
+            del self._changed[memory.first_seq]
+
+    def replace(self, memory: Memory) -> None:
+        """Put a memory in the place of the one with its seq, which has the same text: it may be of another time or
+        session."""
+        position = self._positions[memory.seq]
+        self._take_out(position, self.at(position))
+        self._by_position[position] = memory
+        self._put_in(position, memory)
+
+    def _put_in(self, position: int, memory: Memory) -> None:
+        """Where a memory stands in time and among others."""
+        session = self._session_of(memory.session_id)
+        self._session[position] = session.number
+        self._timestamp_ms[position] = memory.timestamp_ms
+        before, after = session.beside(memory.timestamp_ms, position)
+        self._previous[position] = before
+        self._following[position] = after
+        self._link(before, position)
+        self._link(position, after)
+        session.put(memory.timestamp_ms, position)
+        self._count(session, memory, 1)
+
+    def _take_out(self, position: int, memory: Memory) -> None:
+        """The same backwards; a session ends with its last memory."""
         session = self._sessions[memory.session_id]
         self._link(*session.beside(memory.timestamp_ms, position))
-        session.order.pop(bisect_left(session.order, (memory.timestamp_ms, position)))
-        self._by_position[position] = None
-        self._alive[position] = 0
+        session.remove(memory.timestamp_ms, position)
         self._count(session, memory, -1)
         if not session.order and memory.session_id is not None:
             del self._sessions[memory.session_id]
@@ -211,10 +212,10 @@ class Catalogue:
     def _number_of_text(self, content: str) -> int:
         return self._text_numbers.setdefault(text_digest(content), len(self._text_numbers))
 
-    def _session_of(self, session_id: str | None) -> _Session:
+    def _session_of(self, session_id: str | None) -> SessionOrder:
         session = self._sessions.get(session_id)
         if session is None:
-            session = self._sessions[session_id] = _Session(self._numbers_given)
+            session = self._sessions[session_id] = SessionOrder(self._numbers_given)
             self._numbers_given += 1
         return session
 
@@ -224,7 +225,7 @@ class Catalogue:
         if after != NOBODY:
             self._previous[after] = before
 
-    def _count(self, session: _Session, memory: Memory, sign: int) -> None:
+    def _count(self, session: SessionOrder, memory: Memory, sign: int) -> None:
         session.chunks += sign * len(memory.spans)
         session.tokens += sign * memory.tokens
         self._chunks += sign * len(memory.spans)
@@ -247,6 +248,24 @@ class Catalogue:
         memory = self._by_position[position]
         assert memory is not None, "ranking leaves deleted memories out"
         return memory
+
+    def find(self, number: int) -> Memory | None:
+        """The memory with this number, if there is one."""
+        position = self._positions.get(self._changed.get(number, number))
+        memory = None if position is None else self.at(position)
+        return memory if memory is not None and memory.number == number else None
+
+    def alike(self, content: str) -> list[Memory]:
+        """The memories whose texts differ from this at most in case, punctuation and spacing, in their order."""
+        number = self._text_numbers.get(text_digest(content), NOBODY)
+        return [self.at(int(place)) for place in np.flatnonzero(self._alive.view & (self._text_number.view == number))]
+
+    def alike_any(self, memories: Iterable[Memory]) -> list[Memory]:
+        """The memories that are alike any of these, which may be deleted, in their order."""
+        wanted = np.zeros(len(self._text_numbers) + 1, np.bool_)
+        wanted[[self._text_numbers.get(text_digest(memory.content), NOBODY) for memory in memories]] = True
+        wanted[NOBODY] = False
+        return [self.at(int(place)) for place in np.flatnonzero(self._alive.view & wanted[self._text_number.view])]
 
     def beside(self, seq: int) -> tuple[Memory | None, Memory | None]:
         """What was said before and after a memory in its session; None for nothing, and for what carries nothing."""
@@ -292,22 +311,26 @@ class Catalogue:
         if session_id is None:
             times = self._timestamp_ms.view[self._alive.view]
             ends = (int(times.min()), int(times.max())) if len(times) else (None, None)
-            return Count(len(self._positions), self._chunks, self._tokens, *ends)
+            return Count(len(self._positions), self._chunks, self._tokens, ends[0], ends[1], len(self._flagged))
         session = self._sessions.get(session_id)
         if session is None:
             return Count()
         ends = session.order[0][0], session.order[-1][0]
-        return Count(len(session.order), session.chunks, session.tokens, *ends)
+        flagged = sum(self.at(position).session_id == session_id for position in self._flagged)
+        return Count(len(session.order), session.chunks, session.tokens, ends[0], ends[1], flagged)
 
-    def eligible(self, scope: Scope, *, small_talk: bool) -> NDArray[np.bool_]:
+    def eligible(self, scope: Scope, *, small_talk: bool, flagged: bool = True) -> NDArray[np.bool_]:
         """Per memory, whether a read with this scope may return it.
 
         Args:
             small_talk: whether memories that carry nothing may be returned too.
+            flagged: whether those that look planted may.
         """
         alive: NDArray[np.bool_] = self._alive.view.copy()
         if not small_talk:
             alive &= ~self._small_talk.view
+        if not flagged:
+            alive[list(self._flagged)] = False
         if scope.sessionless_only:
             alive &= self._session.view == 0
         elif scope.session_id is not None and not scope.whole_vault:
@@ -316,23 +339,12 @@ class Catalogue:
         return alive
 
     def shown(self, positions: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """What the memories at these positions show (`models.traits`), and the number of each one's speaker, 0 for
-        none. Looked at when first asked for, then remembered."""
-        codes = self._shown.view
-        for position in np.unique(positions[codes[positions] == 0]).tolist():
-            memory = self._by_position[position]
-            if memory is not None:
-                speaker = speaker_of(memory.content)
-                if len(self._speakers) < SPEAKERS_MAX:
-                    self._speakers.setdefault(speaker, len(self._speakers))
-                number = self._speakers.get(speaker, 0)
-                codes[position] = number << _SHOWN_BITS | _SHOWN | traits_of(memory.content)
-        found = codes[positions]
-        return (found & (_SHOWN - 1)).astype(np.uint8), found >> _SHOWN_BITS
+        """What the memories at these positions show; see `Showings.of`."""
+        return self._showings.of(positions, self._by_position)
 
     def speakers(self) -> list[str]:
         """The names of the speakers met so far, by number; "" stands for none."""
-        return list(self._speakers)
+        return self._showings.speakers()
 
     def copy(self) -> CatalogueCopy:
         """All of it that cannot be made again quickly, for a thread. A few ms for 100 000 memories."""
@@ -354,6 +366,21 @@ class Catalogue:
     def chunks_with(self, labels: Labels) -> NDArray[np.int32]:
         """The present numbers of chunks by their labels; `actors.segments.NOWHERE` for those that are deleted."""
         return chunks_of(labels, chunk_memory=self._chunk_memory.view, seqs=self._seq.view, alive=self._alive.view)
+
+    def selectable(self) -> Selectable:
+        """The columns that selecting reads, as views that are valid until the next change."""
+        numbers = self._seq.view
+        if self._changed:
+            numbers = numbers.copy()
+            numbers[[self._positions[seq] for seq in self._changed.values()]] = list(self._changed)
+        return Selectable(
+            alive=self._alive.view,
+            session=self._session.view,
+            timestamp_ms=self._timestamp_ms.view,
+            seq=self._seq.view,
+            number=numbers,
+            chunk_memory=self._chunk_memory.view,
+        )
 
     def arrays(self) -> VaultArrays:
         """The columns that ranking reads, as views that are valid until the next change."""

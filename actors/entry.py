@@ -9,6 +9,7 @@ from collections import Counter
 
 import trio
 
+from actors.embedder import Embedder
 from actors.inbox_lag import InboxLag
 from actors.mailbox import Mailbox
 from actors.restart import RestartPolicy
@@ -22,6 +23,7 @@ class Entry:
 
     Attributes:
         actor: the present incarnation.
+        embedder: the one that it uses, once that is known.
         lag: how much of what the vault has taken in is not materialised yet.
         rows_sent: the last inbox row whose `Apply` went into the mailbox. It was committed before, so whatever hydrates
             later has found it in the store.
@@ -37,6 +39,7 @@ class Entry:
     __slots__ = (
         "actor",
         "closed",
+        "embedder",
         "gone",
         "hydrated",
         "lag",
@@ -55,6 +58,7 @@ class Entry:
         self.lag = lag
         self.restarts = restarts
         self.actor: VaultActor | None = None
+        self.embedder: Embedder | None = None
         self.rows_sent = 0
         self.suspects = Counter[int]()
         self.hydrated: dict[int, Applied | None] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from actors.holdings import Holding
-from models.memory import Memory, Message, Source
+from models.memory import Exchange, Memory, Message, Source
 
 Digest = bytes
 Identity = tuple[str] | tuple[str | None, str, str, int | None]
@@ -46,6 +46,18 @@ class KnownMessages:
         self._stored_ms: dict[Digest, int] = {}
         self._untimed: dict[Digest, int] = {}
 
+    def unknown(self, exchange: Exchange) -> list[int]:
+        """The positions of the messages of an exchange that storing it now would add."""
+        unknown = []
+        new: set[Identity] = set()
+        for position, message in enumerate(exchange.messages):
+            twin = identity(message)
+            known = self.knows(message, source=exchange.source, accepted_ms=exchange.accepted_ms)
+            if not known and twin not in new:
+                unknown.append(position)
+                new.add(twin)
+        return unknown
+
     def knows(self, message: Message, *, source: Source, accepted_ms: int) -> bool:
         """Whether storing this message would add nothing."""
         if message.external_id is not None:
@@ -60,6 +72,10 @@ class KnownMessages:
             return False
         return not message.final or accepted_ms - stored_ms < self._repeat_window_ms
 
+    def named(self, external_id: str) -> int | None:
+        """The seq of the memory that has this id of a client's."""
+        return self._external_ids.get(external_id)
+
     def add(self, memory: Memory) -> None:
         """This memory is stored now."""
         if memory.external_id is not None:
@@ -72,14 +88,17 @@ class KnownMessages:
             self._untimed[digest] = memory.seq
 
     def remove(self, memory: Memory) -> None:
-        """This memory is deleted: the same words may come again."""
+        """This memory is deleted: the same words may come again.
+
+        Whoever removes adds again, in their order, what is left of the memories with the same words: beside those of
+        this one it may be their identity that goes here.
+        """
         digest = content_digest(memory.session_id, memory.role, memory.content)
         if memory.external_id is not None:
             self._external_ids.pop(memory.external_id, None)
         self._stored_ms.pop(digest, None)
         self._timed.pop(timed_digest(digest, memory.timestamp_ms), None)
-        if self._untimed.get(digest) == memory.seq:
-            del self._untimed[digest]
+        self._untimed.pop(digest, None)
 
     def holdings(self) -> list[Holding]:
         """What takes time to be freed."""

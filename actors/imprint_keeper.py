@@ -7,6 +7,7 @@ here costs time at the next hydration, never a memory.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
@@ -31,6 +32,9 @@ PASSIVATION_SHARE = 64
 
 TIMEOUT_S = 10.0
 """Of reading or writing a small imprint on a busy disk. A large one takes longer, at these rates at the worst."""
+
+REST_S = 30.0
+"""After a deletion, until the imprint is written again."""
 
 MEMORIES_PER_S_MIN = 5_000
 BYTES_PER_S_MIN = 1 << 20
@@ -85,6 +89,7 @@ class ImprintKeeper:
         self._write_scope = trio.CancelScope()  # of the write under way, if any
         self._disk = trio.Lock()
         self._writing = False
+        self._rests_until_s = -math.inf
         self._children: trio.Nursery | None = None  # while running
 
     @property
@@ -108,7 +113,10 @@ class ImprintKeeper:
         self._covered = self._asked = placed
 
     def keep_nowait(self, vault: Imprintable) -> None:
-        """Write the imprint anew if much has come since. Before `running` begins, or beside a write, it waits."""
+        """Write the imprint anew if much has come since. Before `running` begins, or beside a write, it waits; soon
+        after a deletion it is not written: more may be deleted, and each would have it overwritten."""
+        if trio.current_time() < self._rests_until_s:
+            return
         due = max(2 * self._memories_min, vault.memories // LIVE_SHARE)
         if vault.placed - self._asked >= due:
             self._asked = vault.placed  # also if it fails: not at once again; the next due time comes
@@ -132,6 +140,7 @@ class ImprintKeeper:
         """
         self._due = None
         self._write_scope.cancel(reason="some of its words are deleted")
+        self._rests_until_s = trio.current_time() + REST_S
         async with self._disk:
             await self._store.remove_imprint(self._vault)
             self._covered = self._asked = 0

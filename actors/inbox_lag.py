@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 import trio
@@ -69,8 +69,16 @@ class Claim:
 class InboxLag:
     """The unmaterialised rows of one vault with their weights, and what is about to join them."""
 
-    def __init__(self, *, messages_max: int, bytes_max: int) -> None:
+    def __init__(
+        self, *, messages_max: int, bytes_max: int, gone: Callable[[Collection[int]], None] | None = None
+    ) -> None:
+        """Make a lag of nothing.
+
+        Args:
+            gone: told which rows are in the inbox no more.
+        """
         self._most = Weight(messages_max, bytes_max)
+        self._gone = gone
         self._rows: dict[int, Weight] = {}
         self._waiters: deque[_Waiter] = deque()
         self._closed = False
@@ -176,6 +184,8 @@ class InboxLag:
             weight = self._rows.pop(row_id, None)
             if weight is not None:
                 self._change(weight, -1)
+        if self._gone is not None and row_ids:
+            self._gone(row_ids)
 
     def correct(self, known: Collection[int], rows: Sequence[InboxRow]) -> None:
         """These rows are what the store has found in the inbox, of the ones `known` before it looked and of others."""

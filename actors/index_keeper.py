@@ -2,11 +2,15 @@
 
 Owns the build under way and the calls for snapshots. Must never look into the vault: it is handed jobs and segments,
 and posts what it built to the mailbox. Whatever fails here costs a rebuild, never a memory: the exact tail answers.
+
+On the disk are only segments all of whose vectors belong to memories. Before one is deleted, the files with its vectors
+go; when nothing was deleted for a while, the vault is told to build those segments anew (`Mend`).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,14 +20,18 @@ import trio
 from actors.mailbox import Mailbox
 from actors.segments import BuildJob, Segment
 from actors.store.protocol import VaultStore
-from models.errors import MemoryRouterError
+from models.errors import MemoryRouterError, StoreUnavailable
 from models.ids import VaultRef
-from models.messages import Built
+from models.messages import Built, Mend
 
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_TIMEOUT_S = 900.0
 """Of reading all: those of a million memories are 1.6 GB, and building them anew takes ten minutes at the least."""
+
+MEND_AFTER_S = 30.0
+"""How long nothing was deleted before segments are built anew: a build takes 8 s of a core, for one deletion or for a
+thousand. A segment that is mostly tombstones does not wait."""
 
 
 class IndexKeeper:
@@ -50,6 +58,10 @@ class IndexKeeper:
         self._kept: tuple[Segment, ...] = ()
         self._kept_changed = False  # since they were last looked at for saving
         self._saving = False
+        self._disk = trio.Lock()
+        self._dead = 0  # tombstones in all segments
+        self._mend_at = math.inf
+        self._waiting_to_mend = False
         self._children: trio.Nursery | None = None  # while running
 
     async def load(self) -> tuple[Segment, ...]:
@@ -70,11 +82,40 @@ class IndexKeeper:
             self._start_due()
 
     def keep_nowait(self, segments: Sequence[Segment]) -> None:
-        """These are the segments of the index now: save the new ones, remove the others from the disk."""
-        if any(not segment.saved for segment in segments) or len(segments) != len(self._kept):
-            self._kept = tuple(segments)
+        """These are the segments of the index now: save the clean ones that are new, remove all others from the disk;
+        have those that are not clean built anew in a while."""
+        clean = tuple(segment for segment in segments if segment.clean)
+        if clean != self._kept or not all(segment.saved for segment in clean):
+            self._kept = clean
             self._kept_changed = True
-            self._start_due()
+        dead = sum(len(segment) - segment.live for segment in segments)
+        if dead != self._dead:
+            self._dead = dead
+            self._mend_at = trio.current_time() + MEND_AFTER_S if dead else math.inf
+        self._start_due()
+
+    @asynccontextmanager
+    async def forgetting(self, doomed: Sequence[Segment], *, timeout_s: float) -> AsyncIterator[None]:
+        """Have the files of these segments shredded, and none written for the length of the block.
+
+        Raises:
+            StoreUnavailable: a file is still there.
+        """
+        with trio.move_on_after(timeout_s) as waiting:
+            await self._disk.acquire()  # a file that is being written is waited for
+        if waiting.cancelled_caught:
+            raise StoreUnavailable("A part of the index is being written; ask again.")
+        try:
+            for segment in doomed:
+                segment.saved = False
+            kept = [segment.number for segment in self._kept if segment.saved]
+            with trio.move_on_after(timeout_s) as removing:
+                await self._store.prune_segments(self._vault, keep=kept)
+            if removing.cancelled_caught:
+                raise StoreUnavailable("Parts of the index could not be removed in time; ask again.")
+            yield
+        finally:
+            self._disk.release()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -99,6 +140,9 @@ class IndexKeeper:
         if self._kept_changed and not self._saving:
             self._saving = True
             self._children.start_soon(self._save)
+        if self._mend_at < math.inf and not self._waiting_to_mend:
+            self._waiting_to_mend = True
+            self._children.start_soon(self._mend)
 
     async def _build(self) -> None:
         while self._job is not None:
@@ -126,16 +170,32 @@ class IndexKeeper:
     async def _save(self) -> None:
         while self._kept_changed:
             self._kept_changed = False
-            segments = self._kept
             try:
-                for segment in segments:
-                    if not segment.saved:
-                        segment.saved = True  # before, so that a change meanwhile is saved again
-                        await self._store.save_segment(self._vault, segment)
-                await self._store.prune_segments(self._vault, keep=[segment.number for segment in segments])
+                for segment in self._kept:
+                    await self._save_segment(segment)
+                async with self._disk:
+                    await self._store.prune_segments(self._vault, keep=[segment.number for segment in self._kept])
             except MemoryRouterError as error:
                 logger.warning("snapshot_not_written", extra={"vault": self._vault.number, "code": error.code})
         self._saving = False
+
+    async def _save_segment(self, segment: Segment) -> None:
+        async with self._disk:
+            if segment.clean and not segment.saved:  # still
+                segment.saved = True  # before, so that a change meanwhile is saved again
+                await self._store.save_segment(self._vault, segment)
+
+    async def _mend(self) -> None:
+        """Wait until nothing was deleted for a while."""
+        while self._mend_at < math.inf:
+            await trio.sleep_until(self._mend_at)
+            if trio.current_time() >= self._mend_at:
+                self._mend_at = math.inf
+                try:
+                    await self._mailbox.post(Mend())
+                except trio.ClosedResourceError:
+                    return
+        self._waiting_to_mend = False
 
 
 async def _cancel_with(job: BuildJob) -> None:

@@ -12,12 +12,12 @@ RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 5.0
 
 
-def retry_delays() -> Iterator[float]:
-    """Seconds to wait before each further attempt: doubling from `RETRY_FIRST_S` to `RETRY_LAST_S`, without end."""
+def retry_delays(*, last_s: float = RETRY_LAST_S) -> Iterator[float]:
+    """Seconds to wait before each further attempt: doubling from `RETRY_FIRST_S` to `last_s`, without end."""
     delay_s = RETRY_FIRST_S
     while True:
         yield delay_s
-        delay_s = min(delay_s * 2, RETRY_LAST_S)
+        delay_s = min(delay_s * 2, last_s)
 
 
 class RestartPolicy:

@@ -80,6 +80,7 @@ class SegmentedIndex:
     __slots__ = (
         "_dims",
         "_job",
+        "_mends",
         "_model_id",
         "_next_number",
         "_retry_at",
@@ -102,6 +103,7 @@ class SegmentedIndex:
         self._job: BuildJob | None = None
         self._touched: list[NDArray[np.integer]] = []  # chunks that changed since the job was planned
         self._next_number = 1
+        self._mends = False  # build segments with any tombstone anew
         self._retry_at = 0
 
     def __len__(self) -> int:
@@ -157,8 +159,6 @@ class SegmentedIndex:
     def put(self, chunks: NDArray[np.integer], vectors: ArrayLike) -> None:
         """Set the vectors of chunks, normalised rows of shape (len(chunks), dims).
 
-        A vector that replaces a sealed one makes the snapshot of its segment stale: save that segment again.
-
         Raises:
             IndexError: a chunk is beyond `len(self)`.
             ValueError: the shapes do not fit.
@@ -170,15 +170,13 @@ class SegmentedIndex:
             return
         if not 0 <= int(chunks.min()) <= int(chunks.max()) < len(self):
             raise IndexError("chunk number out of range")
-        for segment in self._unseal(chunks):
-            segment.saved = False
+        self._unseal(chunks)
         self._tail.put(chunks, rows)
 
     def remove(self, chunk: int) -> None:
         """Forget the vector of a chunk of a deleted memory; removing it again changes nothing.
 
-        Snapshots stay as they are: a label whose memory is gone finds no chunk. Else each deletion of a session would
-        write all segments of the vault again, 2 GB where it holds a million.
+        Its segment is not clean any more; a graph cannot forget, so the segment is built anew: see `mend`.
 
         Raises:
             IndexError: the chunk is beyond `len(self)`.
@@ -189,20 +187,26 @@ class SegmentedIndex:
             self._unseal(np.array([chunk]))
         self._tail.discard(chunk)
 
-    def _unseal(self, chunks: NDArray[np.integer]) -> list[Segment]:
-        """Chunks change: no segment answers for them any more, neither now nor once the job is installed.
-
-        Returns:
-            The segments that did.
-        """
+    def _unseal(self, chunks: NDArray[np.integer]) -> None:
+        """Chunks change: no segment answers for them any more, neither now nor once the job is installed."""
         if self._job is not None:
             self._touched.append(chunks)
         lowest, highest = int(chunks.min()), int(chunks.max())
         near = [s for s in self._segments if s.chunk_range[0] <= highest and lowest <= s.chunk_range[1]]
         changed = [segment for segment in near if segment.bury(segment.rows_of(chunks))]
+        if changed or self._job is not None:
+            self._mends = False  # more may come
         if any(not segment.live for segment in changed):
             self._segments = [segment for segment in self._segments if segment.live]
-        return changed
+
+    def holding(self, chunks: NDArray[np.integer]) -> list[Segment]:
+        """The segments that hold vectors of any of these chunks."""
+        return [segment for segment in self._segments if (segment.rows_of(chunks) != NOWHERE).any()]
+
+    def mend(self) -> None:
+        """Nothing was removed for a while: from now on `plan` has segments built anew that have any tombstone, until
+        there is none, or more is removed."""
+        self._mends = True
 
     # Reading.
 
@@ -256,7 +260,7 @@ class SegmentedIndex:
         worn = max(self._segments, key=lambda segment: segment.dead_share, default=None)
         if len(chunks):
             merged = self._small_segments(min(len(chunks), self._rows_max), [])
-        elif worn is not None and worn.dead_share > DEAD_SHARE_MAX:
+        elif worn is not None and worn.dead_share > (0.0 if self._mends else DEAD_SHARE_MAX):
             merged = self._small_segments(0, [worn])
         else:
             return None
@@ -292,6 +296,10 @@ class SegmentedIndex:
             chosen.append(segment)
             rows += segment.live
         return chosen
+
+    def expects(self, segment: Segment) -> bool:
+        """Whether this is what came of the plan."""
+        return self._job is not None and segment.labels is self._job.labels
 
     def install(self, segment: Segment) -> None:
         """Take in what the job has built, in place of what it was built from; what changed meanwhile stays as it is."""

@@ -129,6 +129,12 @@ class Segment:
         return _GRAPH_BYTES + self._file_bytes + self._codes.nbytes + _ROW_BYTES * len(self)
 
     @property
+    def clean(self) -> bool:
+        """Whether each vector that it holds belongs to a chunk. Only then it may be on the disk: tombstones are of
+        memories that were deleted, and their vectors are still in the graph."""
+        return self.live == len(self)
+
+    @property
     def dead_share(self) -> float:
         """Tombstones among the rows."""
         return 1 - self.live / len(self)

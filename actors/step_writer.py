@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import msgspec
 import numpy as np
 import trio
 from numpy.typing import NDArray
@@ -34,12 +35,21 @@ WRITE_GRACE_S = 5.0
 class StepWriter:
     """The steps of one vault on their way to the store."""
 
-    def __init__(self, vault: VaultRef, store: VaultStore, *, written: Callable[[Sequence[int]], None]) -> None:
+    def __init__(
+        self,
+        vault: VaultRef,
+        store: VaultStore,
+        *,
+        written: Callable[[Sequence[int]], None],
+        embedder: str | None = None,
+    ) -> None:
         """Make a writer; `running` lets it write.
 
         Args:
             written: told which inbox rows have become memories in the store.
+            embedder: the name that a vault without one remembers from its first step on.
         """
+        self._embedder = embedder
         self._vault = vault
         self._written = written
         self._store = store
@@ -86,7 +96,7 @@ class StepWriter:
     async def _write_all(self) -> None:
         while True:
             while self._steps:
-                step = merge_steps(self._steps)
+                step = msgspec.structs.replace(merge_steps(self._steps), embedder=self._embedder)
                 self._steps = []
                 await self._write(step)
             self._settled.set()

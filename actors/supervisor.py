@@ -14,19 +14,23 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
 
 from actors.embedder import Embedder
+from actors.embedders import Embedders
 from actors.entry import Entry
 from actors.inbox_lag import ONE, InboxLag, Weight
 from actors.mailbox import Mailbox
+from actors.metering import Meter, Unmetered
 from actors.pin import Pin, Receipt
 from actors.restart import RestartPolicy
 from actors.store.protocol import Store
 from actors.vault_actor import VaultActor, VaultLimits
 from actors.working_set import WorkingSet
+from models.accounts import SERVER, Actor
 from models.errors import (
     DeadlineExceeded,
     MemoryRouterError,
@@ -65,13 +69,16 @@ class Supervisor:
     def __init__(
         self,
         store: Store,
-        embedder: Embedder,
+        embedders: Embedders,
         settings: VaultSettings,
         limits: VaultLimits,
         vaults: trio.Nursery,
+        *,
+        meter: Meter | None = None,
     ) -> None:
         self.store = store
-        self.embedder = embedder
+        self._meter = meter or Unmetered()
+        self.embedders = embedders
         self._settings = settings
         self._limits = limits
         self._vaults = vaults
@@ -127,7 +134,7 @@ class Supervisor:
                 continue  # it began to close meanwhile
             return Pin(entry, claim, self.store, successor=self._successor)
 
-    async def erase(self, vault: VaultRef) -> None:
+    async def erase(self, vault: VaultRef, *, by: Actor = SERVER) -> None:
         """Shred a vault. When this returns its old rows are unreadable and its keys open an empty vault.
 
         Once begun it goes on when its caller is cancelled: half an erasure would leave the old content in memory.
@@ -137,23 +144,37 @@ class Supervisor:
         """
         async with self._erasing:
             with trio.move_on_after(ERASE_TIMEOUT_S, shield=True) as erasing:
-                await self._replace(self.current(vault))
+                await self._replace(self.current(vault), by)
             if erasing.cancelled_caught:
                 raise StoreUnavailable("The vault could not be erased in time; ask again until it is.")
 
-    async def _replace(self, old: VaultRef) -> None:
-        self._forwards[old.number] = await self.store.replace_vault(old)
+    async def _replace(self, old: VaultRef, by: Actor) -> None:
+        self._forwards[old.number] = await self.store.replace_vault(old, by=by)
         while len(self._forwards) > FORWARDS_MAX:
             self._forwards.popitem(last=False)
-        entry = self._entries.get(old.number)
+        await self._evict(old)
+
+    async def retire(self, vault: VaultRef) -> None:
+        """Take a vault out of memory that the directory has shredded; no key opens it any more.
+
+        Raises:
+            StoreUnavailable: it is still in memory; ask again.
+        """
+        with trio.move_on_after(ERASE_TIMEOUT_S, shield=True) as retiring:
+            await self._evict(vault)
+        if retiring.cancelled_caught:
+            raise StoreUnavailable("The vault could not be taken out of memory in time; ask again until it is.")
+
+    async def _evict(self, vault: VaultRef) -> None:
+        entry = self._entries.get(vault.number)
         if entry is not None:
             entry.close()
             entry.scope.cancel(reason="the vault was erased")
             await entry.gone.wait()
 
     async def resume(self) -> None:
-        """Hydrate, one after the other, the vaults whose exchanges wait in the inbox since an earlier run."""
-        for vault in await self.store.vaults_with_inbox():
+        """Hydrate, one by one, the vaults that an earlier run left with an inbox or on the way to another embedder."""
+        for vault in {*await self.store.vaults_with_inbox(), *await self.store.vaults_moving()}:
             try:
                 await self.ask(vault, Barrier(), timeout_s=RESUME_TIMEOUT_S)
             except MemoryRouterError as error:
@@ -164,6 +185,13 @@ class Supervisor:
         while vault.number in self._forwards:
             vault = self._forwards[vault.number]
         return vault
+
+    def embedder_nowait(self, vault: VaultRef) -> Embedder | None:
+        """The embedder of a vault, as far as that is known without asking the store."""
+        if not self.embedders.several:
+            return self.embedders.default
+        entry = self._entries.get(self.current(vault).number)
+        return None if entry is None else entry.embedder
 
     def statistics(self) -> dict[str, int]:
         """Live vaults, bytes and life-cycle counts, for metrics."""
@@ -179,6 +207,7 @@ class Supervisor:
             "quarantined": self._counters["quarantined"],
             "stored": self._counters["stored"],
             "duplicates": self._counters["duplicates"],
+            "flagged": self._counters["flagged"],
         }
 
     # The routing table.
@@ -211,7 +240,11 @@ class Supervisor:
     def _start(self, vault: VaultRef) -> Entry:
         settings = self._settings
         mailbox = Mailbox(messages_max=settings.mailbox_messages_max, reserved_max=settings.exchanges_max)
-        lag = InboxLag(messages_max=settings.inbox_messages_max, bytes_max=settings.inbox_bytes_max)
+        lag = InboxLag(
+            messages_max=settings.inbox_messages_max,
+            bytes_max=settings.inbox_bytes_max,
+            gone=partial(self._meter.gone, vault.shard),
+        )
         restarts = RestartPolicy(restarts_max=settings.restarts_max, window_s=settings.restart_window_s)
         entry = self._entries[vault.number] = Entry(vault, mailbox, lag, restarts)
         self._vaults.start_soon(self._live, entry, name=f"vault {vault.number}")
@@ -240,30 +273,37 @@ class Supervisor:
         finally:
             entry.close()
             entry.mailbox.drop_all()
+            if self.current(entry.vault) != entry.vault:  # erased, with what was in its inbox
+                entry.lag.remove(entry.lag.rows)
             del self._entries[entry.vault.number]
             self._working_set.remove(entry.vault.number)
             entry.gone.set()
 
     async def _incarnation(self, entry: Entry) -> bool:
-        """One run of the actor; True when it ended by passivation, False when it crashed."""
-        actor = entry.actor = VaultActor(
-            entry.vault, entry.mailbox, self.store, self.embedder, self._limits, self._hydrations, self._builds,
+        """One run of the actor; True when it ended by passivation, False when it is to begin anew, as after a crash."""
+        self._counters["hydrated"] += 1
+        try:
+            await self._admission(entry)
+            entry.embedder = await self.embedders.settle(entry.vault, self.store)
+            actor = entry.actor = self._actor(entry, entry.embedder)
+            await actor.run()
+        except Exception as error:  # the edge of one vault: its crash must not touch the others
+            self._note_crash(entry, error)
+            return False
+        self._counters["reloaded" if actor.reloads else "passivated"] += 1
+        return not actor.reloads
+
+    def _actor(self, entry: Entry, embedder: Embedder) -> VaultActor:
+        return VaultActor(
+            entry.vault, entry.mailbox, self.store, embedder, self._limits, self._hydrations, self._builds,
             lag=entry.lag,
             rows_sent=entry.rows_sent,
             suspects=entry.suspects,
             hydrated=entry.hydrated,
             applied=self._count,
+            learned=partial(self._meter.learned, entry.vault.shard),
             resized=lambda size_bytes: self._working_set.resize(entry.vault.number, size_bytes),
         )  # fmt: skip
-        self._counters["hydrated"] += 1
-        try:
-            await self._admission(entry)
-            await actor.run()
-        except Exception as error:  # the edge of one vault: its crash must not touch the others
-            self._note_crash(entry, error)
-            return False
-        self._counters["passivated"] += 1
-        return True
 
     async def _admission(self, entry: Entry) -> None:
         """Let surplus vaults leave memory before another comes in, for a while: one that is larger than the budget, or
@@ -277,6 +317,7 @@ class Supervisor:
     def _count(self, applied: Applied) -> None:
         self._counters["stored"] += applied.stored
         self._counters["duplicates"] += applied.duplicates
+        self._counters["flagged"] += applied.flagged
 
     def _note_crash(self, entry: Entry, error: Exception) -> None:
         self._counters["crashed"] += 1
@@ -284,6 +325,8 @@ class Supervisor:
 
     async def _may_restart(self, entry: Entry) -> bool:
         """Whether a crashed actor starts again: at once or after a quarantine; not when its mailbox closes in that."""
+        if entry.actor is not None and entry.actor.reloads:
+            return True  # no crash: it asked for it
         now_s = trio.current_time()
         if entry.restarts.may_restart(now_s):
             return True
@@ -328,15 +371,26 @@ def root_cause(error: BaseException) -> str:
 
 @asynccontextmanager
 async def open_supervisor(
-    store: Store, embedder: Embedder, settings: VaultSettings, limits: VaultLimits, *, drain_timeout_s: float
+    store: Store,
+    embedders: Embedders | Embedder,
+    settings: VaultSettings,
+    limits: VaultLimits,
+    *,
+    drain_timeout_s: float,
+    meter: Meter | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run the vaults for the length of the block; leaving it drains them within `drain_timeout_s`.
 
     Actors run in shielded scopes of their own: an outer cancellation reaches the block first and the actors only
     through the drain, which has a deadline.
+
+    Args:
+        embedders: of all models, or the only one.
     """
+    if isinstance(embedders, Embedder):
+        embedders = Embedders([embedders])
     async with trio.open_nursery() as vaults:
-        supervisor = Supervisor(store, embedder, settings, limits, vaults)
+        supervisor = Supervisor(store, embedders, settings, limits, vaults, meter=meter)
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(supervisor._sweep)

@@ -7,18 +7,17 @@ order gives the same vault, which is what makes replay after a crash safe.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.analysis import Analysis
+from actors.analysis import Analysis, memory_of
 from actors.catalogue import Catalogue
 from actors.describing import describing
 from actors.holdings import Holding
-from actors.identity import Identity, KnownMessages, identity
+from actors.identity import KnownMessages
 from actors.imprint import ImprintSource, Restored
 from actors.index import DenseMatch
 from actors.lexicon import Lexicon
@@ -26,12 +25,15 @@ from actors.ranking import Ranked, explanation, is_relevant
 from actors.ranking_inputs import RankQuery, VaultArrays
 from actors.segmented_index import THRESHOLD, SegmentedIndex
 from actors.segments import BuildJob, Segment
+from actors.selecting import Selection, candidates
 from actors.shortlist import rank_vault
 from actors.store.protocol import Materialisation, Vectors
-from models.memory import LOCAL_RECALL_MODEL, Exchange, InboxRow, Memory, Message
+from actors.unembedded import TextsToEmbed, Unembedded
+from actors.unwritten import Unwritten
+from models.memory import Exchange, InboxRow, Memory, Message
 from models.messages import Found, Hit, Recall, Recalled, Search, Sifted, VaultStats
-from models.text import embedding_text
-from models.traits import wants_of
+from models.selection import MemoryFilter
+from models.traits import exact_of, wants_of
 from models.words import terms
 
 MEMORY_BYTES = 900
@@ -39,10 +41,6 @@ MEMORY_BYTES = 900
 
 PURGE_TERMS_MAX = 500
 """Terms that one slice of a purge looks at: about 2 ms."""
-
-
-TextsToEmbed = list[tuple[int, list[str]]]
-"""Memories by seq, each with the texts of its chunks."""
 
 
 class Vault:
@@ -56,22 +54,20 @@ class Vault:
         relevance_min: float,
         model_id: str = "",
         hnsw_threshold: int = THRESHOLD,
+        screens: bool = False,
     ) -> None:
         self._relevance_min = relevance_min
+        self._screens = screens
+        self._model_id = model_id
         self._known = KnownMessages(repeat_window_ms=repeat_window_ms)
         self._catalogue = Catalogue()
         self._lexicon = Lexicon()
         self._index = SegmentedIndex(dims, model_id=model_id, threshold=hnsw_threshold)
-        self._vectors: Vectors = {}  # of memories that the store does not hold with their vectors yet
-        self._to_embed: deque[int] = deque()
-        self._unembedded: set[int] = set()
-        self._rows: dict[int, list[int]] = {}  # inbox row -> seqs of what it became, in order; until materialised
-        self._unwritten: dict[int, Memory] = {}
-        self._row_open: int | None = None
+        self._unembedded = Unembedded()
+        self._unwritten = Unwritten()
         self._created_ms = 0
         self._next_seq = 1
         self._text_bytes = 0
-        self.last_row_id = 0
         self.duplicates = 0
 
     # Taking in: hydration first, then rows of the log.
@@ -121,63 +117,33 @@ class Vault:
 
     def begin_row(self, row: InboxRow) -> list[Message]:
         """Begin a row of the log: which of its messages are new, in order."""
-        assert self._row_open is None, "one row at a time"
-        assert row.row_id > self.last_row_id, "rows come in the order of the log"
-        self._row_open = row.row_id
-        self._rows[row.row_id] = []
-        new = [row.exchange.messages[position] for position in self._unknown(row.exchange)]
+        self._unwritten.begin_row(row)
+        new = [row.exchange.messages[position] for position in self._known.unknown(row.exchange)]
         self.duplicates += len(row.exchange.messages) - len(new)
         return new
 
     def add(self, row: InboxRow, message: Message, analysis: Analysis) -> Memory:
         """Make a memory of a new message of the open row."""
-        exchange = row.exchange
-        echo = exchange.model == LOCAL_RECALL_MODEL and message.role == "assistant"
-        memory = Memory(
-            seq=self._next_seq,
-            role=message.role,
-            content=message.content,
-            timestamp_ms=exchange.accepted_ms if message.timestamp_ms is None else message.timestamp_ms,
-            timestamp_given=message.timestamp_ms is not None,
-            stored_ms=exchange.accepted_ms,
-            source=exchange.source,
-            tokens=analysis.tokens,
-            spans=() if echo else analysis.spans,  # it quotes memories: recalling it would only repeat them
-            session_id=message.session_id,
-            model=exchange.model,
-            external_id=message.external_id,
-            metadata=message.metadata,
-            request_id=exchange.request_id,
-            small_talk=analysis.small_talk,
-        )
+        memory = memory_of(message, row.exchange, analysis, seq=self._next_seq)
         self._next_seq += 1
-        self._place(memory, () if echo else analysis.chunk_terms)
-        self._rows[row.row_id].append(memory.seq)
-        self._unwritten[memory.seq] = memory
+        self._place(memory, analysis.chunk_terms if memory.spans else ())
+        self._unwritten.add(row, memory)
         if memory.spans:
             self.await_embedding(memory.seq)
         return memory
 
     def end_row(self, row: InboxRow) -> None:
         """The open row is taken in."""
-        assert self._row_open == row.row_id
-        self._row_open = None
-        self.last_row_id = row.row_id
+        self._unwritten.end_row(row)
+
+    @property
+    def last_row_id(self) -> int:
+        """The last row of the log that was taken in; 0 for none."""
+        return self._unwritten.last_row_id
 
     def sift(self, exchange: Exchange) -> Sifted:
         """Which messages of this exchange would be stored now."""
-        return Sifted(unknown=tuple(self._unknown(exchange)))
-
-    def _unknown(self, exchange: Exchange) -> list[int]:
-        unknown = []
-        new: set[Identity] = set()
-        for position, message in enumerate(exchange.messages):
-            twin = identity(message)
-            known = self._known.knows(message, source=exchange.source, accepted_ms=exchange.accepted_ms)
-            if not known and twin not in new:
-                unknown.append(position)
-                new.add(twin)
-        return unknown
+        return Sifted(unknown=tuple(self._known.unknown(exchange)))
 
     def _place(self, memory: Memory, chunk_terms: Sequence[Sequence[str]]) -> None:
         self._catalogue.add(memory)
@@ -191,34 +157,25 @@ class Vault:
 
     def await_embedding(self, seq: int) -> None:
         """This memory has no vectors yet."""
-        self._to_embed.append(seq)
         self._unembedded.add(seq)
 
     def next_to_embed(self, *, chunks_max: int) -> TextsToEmbed:
         """Memories to embed next, of about `chunks_max` chunks together, at least one; handed out once."""
-        batch: TextsToEmbed = []
-        chunks = 0
-        while self._to_embed and chunks < chunks_max:
-            seq = self._to_embed.popleft()
-            if seq in self._unembedded:
-                memory = self._catalogue.memory(seq)
-                batch.append((seq, [embedding_text(memory.role, text) for text in memory.chunk_texts()]))
-                chunks += len(memory.spans)
-        return batch
+        return self._unembedded.take(self._catalogue.memory, chunks_max=chunks_max)
 
     def attach(self, seq: int, vectors: NDArray[np.float16]) -> None:
         """A memory's vectors have come; none at all if it could not be embedded. Deleted memories are passed over."""
-        if seq not in self._unembedded:
+        if seq not in self._unembedded.seqs:
             return
-        self._unembedded.discard(seq)
+        self._unembedded.seqs.discard(seq)
         if len(vectors):
             self._index.put(self._catalogue.chunks_of(seq), vectors)
-            self._vectors[seq] = vectors
+            self._unwritten.put_vectors(seq, vectors)
 
     @property
     def pending(self) -> int:
         """Memories without vectors yet."""
-        return len(self._unembedded)
+        return len(self._unembedded.seqs)
 
     # Steps for the store.
 
@@ -231,27 +188,8 @@ class Vault:
         Returns:
             A step to write, handed out once, or None.
         """
-        rows = []
-        memories: list[Memory] = []
-        for row_id, seqs in self._rows.items():
-            waiting = row_id == self._row_open or any(seq in self._unembedded for seq in seqs)
-            if waiting and not (unfinished and row_id != self._row_open):
-                break
-            rows.append(row_id)
-            memories.extend(self._unwritten.pop(seq) for seq in seqs if seq in self._unwritten)
-        for row_id in rows:
-            del self._rows[row_id]
-        vectors = {seq: rows_ for seq, rows_ in self._vectors.items() if seq not in self._unwritten}
-        for seq in vectors:
-            del self._vectors[seq]
-        if not rows and not vectors:
-            return None
-        return Materialisation(
-            row_ids=tuple(rows),
-            memories=tuple(memories),
-            vectors=vectors,
-            model_id=model_id,
-            next_seq=min(self._unwritten, default=self._next_seq),
+        return self._unwritten.take_step(
+            model_id, unembedded=self._unembedded.seqs, next_seq=self._next_seq, unfinished=unfinished
         )
 
     # Reading.
@@ -270,6 +208,8 @@ class Vault:
 
     def _rank(self, query: Recall | Search, *, limit: int, small_talk: bool) -> Ranked:
         vector = np.frombuffer(query.vector, dtype="<f4")
+        if query.model_id not in (None, self._model_id):
+            vector = vector[:0]  # the vault has moved to another model since the question was embedded
         asked, arrays = self.question(query, limit=limit, small_talk=small_talk)
         return rank_vault(asked, arrays, self._index, vector)
 
@@ -281,11 +221,11 @@ class Vault:
         asked = RankQuery(
             lexical=match,
             dense=None,
-            eligible=self._catalogue.eligible(scope, small_talk=small_talk),
+            eligible=self._catalogue.eligible(scope, small_talk=small_talk, flagged=small_talk or not self._screens),
             limit=limit,
             preferred_session=self._catalogue.session_number(scope.session_id) if prefers else None,
             wants=wants_of(query.text),
-            describe=describing(self._catalogue, match),
+            describe=describing(self._catalogue, match, exact_of(query.text)),
             intervals=query.intervals,
             explain=query.explain,
         )
@@ -306,8 +246,11 @@ class Vault:
         )
 
     def _with_neighbours(self, hit: Hit) -> Hit:
-        before, after = self._catalogue.beside(hit.memory.seq)
+        before, after = map(self._unless_screened, self._catalogue.beside(hit.memory.seq))
         return msgspec.structs.replace(hit, before=before, after=after)
+
+    def _unless_screened(self, memory: Memory | None) -> Memory | None:
+        return None if self._screens and memory is not None and memory.flags else memory
 
     def stats(self, session_id: str | None) -> VaultStats:
         """The vault, or one session of it, in numbers."""
@@ -315,19 +258,20 @@ class Vault:
         return VaultStats(
             memories=counted.memories,
             chunks=counted.chunks,
-            pending=len(self._unembedded) if session_id is None else self._pending_in(session_id),
+            pending=len(self._unembedded.seqs) if session_id is None else self._pending_in(session_id),
             sessions=self._catalogue.sessions if session_id is None else int(counted.memories > 0),
             duplicates=self.duplicates,
             tokens=counted.tokens,
             oldest_ms=counted.oldest_ms,
             newest_ms=counted.newest_ms,
+            flagged=counted.flagged,
             created_ms=self._created_ms,
             bytes_in_memory=self.nbytes,
             index=self._index.statistics(),
         )
 
     def _pending_in(self, session_id: str) -> int:
-        return sum(self._catalogue.memory(seq).session_id == session_id for seq in self._unembedded)
+        return sum(self._catalogue.memory(seq).session_id == session_id for seq in self._unembedded.seqs)
 
     @property
     def memories(self) -> int:
@@ -351,6 +295,10 @@ class Vault:
 
     # The index of a large vault is built in parts, beside the turns.
 
+    def mend(self) -> None:
+        """Nothing was deleted for a while: `plan_build` may have it built anew without what was."""
+        self._index.mend()
+
     def plan_build(self) -> BuildJob | None:
         """What should be built into a segment now, if anything; handed out once."""
         return self._index.plan(self._catalogue.labels_of)
@@ -359,7 +307,7 @@ class Vault:
         """Take in what was built, or that nothing came of it."""
         if segment is None:
             self._index.abandon()
-        else:
+        elif self._index.expects(segment):  # else an earlier incarnation had it built
             self._index.install(segment)
 
     @property
@@ -377,15 +325,75 @@ class Vault:
         """The memories of one session."""
         return self._catalogue.session_seqs(session_id)
 
-    def forget(self, seq: int) -> None:
-        """Drop a memory that the store has deleted."""
+    def indexed_in(self, seqs: Sequence[int]) -> list[Segment]:
+        """The segments of the index that hold vectors of any of these memories."""
+        return self._index.holding(self._catalogue.chunks_of_all(seqs))
+
+    def forget(self, seq: int) -> Memory:
+        """Drop a memory that the store has deleted, and return it. `know_again` has to follow."""
         memory = self._catalogue.memory(seq)
         for chunk in self._catalogue.chunks_of(seq):
             self._lexicon.remove(int(chunk))
             self._index.remove(int(chunk))
         self._catalogue.remove(seq)
         self._known.remove(memory)
-        self._unembedded.discard(seq)
-        self._unwritten.pop(seq, None)
-        self._vectors.pop(seq, None)
+        self._unembedded.seqs.discard(seq)
+        self._unwritten.drop(seq)
         self._text_bytes -= len(memory.content) + MEMORY_BYTES
+        return memory
+
+    def know_again(self, gone: Sequence[Memory]) -> None:
+        """What is left of the memories with the words of these is known as before."""
+        for memory in self._catalogue.alike_any(gone):
+            self._known.add(memory)
+
+    # Single memories.
+
+    def find(self, number: int) -> Memory | None:
+        """The memory with this public number, if there is one."""
+        return self._catalogue.find(number)
+
+    def twin(self, message: Message) -> Memory | None:
+        """The newest memory that makes this message a known one, as far as times do not say otherwise."""
+        if message.external_id is not None:
+            seq = self._known.named(message.external_id)
+            return None if seq is None else self._catalogue.memory(seq)
+        who = message.session_id, message.role, message.content
+        alike = self._catalogue.alike(message.content)
+        same = [one for one in alike if (one.session_id, one.role, one.content) == who]
+        twins = [one for one in same if message.timestamp_ms in (None, one.timestamp_ms)]
+        return max(twins, key=lambda one: (one.stored_ms, one.seq), default=None)
+
+    def is_pending(self, seq: int) -> bool:
+        """Whether a memory awaits its vectors."""
+        return seq in self._unembedded.seqs
+
+    def selection(self, wanted: MemoryFilter) -> Selection:
+        """What a filter means, as far as columns can tell; valid until the next change."""
+        session = self._catalogue.session_number(wanted.session_id)
+        columns = self._catalogue.selectable()
+        chosen = candidates(columns, self._lexicon, wanted, session_number=session)
+        return Selection(columns=columns, chosen=chosen, wanted=wanted, at=self._catalogue.at)
+
+    def replace(self, memory: Memory) -> None:
+        """Put a memory in the place of the one with its seq and its text, as the store has done."""
+        before = self._catalogue.memory(memory.seq)
+        self._catalogue.replace(memory)
+        self._known.remove(before)
+        self.know_again([before])
+
+    def take_seq(self) -> int:
+        """A seq for a memory whose text is changed: the highest there is."""
+        self._next_seq += 1
+        return self.last_seq
+
+    @property
+    def last_seq(self) -> int:
+        """The highest seq that was given."""
+        return self._next_seq - 1
+
+    def place(self, memory: Memory, analysis: Analysis) -> None:
+        """Take in a memory that the store holds without vectors, in place of one with another text."""
+        self._place(memory, analysis.chunk_terms)
+        if memory.spans:
+            self.await_embedding(memory.seq)

@@ -13,26 +13,29 @@ from __future__ import annotations
 import enum
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import assert_never
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar, assert_never
 
 import msgspec
 import numpy as np
 import trio
+from msgspec.structs import replace
 
 from actors.analysis import Analysis, analyse, unanalysed, usable_vectors
 from actors.embedder import Embedder
-from actors.forgetting import forget_session
+from actors.forgetting import Forgetting
 from actors.hydration import load_index, load_memories
 from actors.imprint_keeper import MEMORIES_MIN, ImprintKeeper
 from actors.inbox_lag import InboxLag
 from actors.index_keeper import IndexKeeper
 from actors.mailbox import Envelope, Mailbox
+from actors.moving import Move
 from actors.segmented_index import THRESHOLD
+from actors.single_memories import SingleMemories
 from actors.slices import Pause, free, read_in_turn
 from actors.step_writer import StepWriter
 from actors.store.protocol import VaultStore
-from actors.text_embedding import EMBED_CHUNKS_MAX, TextEmbedding
+from actors.text_embedding import TextEmbedding
 from actors.vault import Vault
 from models.errors import DeadlineExceeded, MemoryRouterError, StoreUnavailable, VaultUnavailable
 from models.ids import VaultRef
@@ -43,12 +46,19 @@ from models.messages import (
     Apply,
     Barrier,
     Built,
+    ChangeMemory,
     Embedded,
+    FindTwin,
     Forget,
-    Forgotten,
+    ForgetMatching,
+    ForgetMemory,
+    GetMemory,
+    ListMemories,
+    Mend,
     Page,
     Paged,
     Recall,
+    Rehydrate,
     Reply,
     Search,
     Sift,
@@ -69,6 +79,9 @@ LOAD_TIMEOUT_S = 900.0
 """A million memories take ten seconds, minutes on a busy machine: a limit that strikes each time shuts them in."""
 
 
+Answer = TypeVar("Answer")
+
+
 class LifeCycle(enum.Enum):
     """Where a vault's actor is in its life; quarantine and the end belong to the supervisor's entry."""
 
@@ -83,7 +96,8 @@ class VaultLimits(msgspec.Struct, frozen=True):
 
     repeat_window_s: float = 600
     chunk_tokens_max: int = 200
-    relevance_min: float = 0.12
+    relevance_min: float = 0.25
+    screens: bool = False
     hnsw_threshold: int = THRESHOLD
     imprint_memories_min: int = MEMORIES_MIN
 
@@ -107,6 +121,7 @@ class VaultActor:
         hydrated: dict[int, Applied | None],
         resized: Callable[[int], None],
         applied: Callable[[Applied], None],
+        learned: Callable[[InboxRow, int], None],
     ) -> None:
         """Make an actor; `run` lets it live.
 
@@ -119,6 +134,7 @@ class VaultActor:
             hydrated: what hydrations made of inbox rows, as `Entry.hydrated`; kept up here.
             resized: told the vault's size in bytes whenever it may have changed.
             applied: told what became of rows from the log.
+            learned: told how many new memories a row became, each time that it is taken in; after a crash, again.
         """
         self._ref = ref
         self._mailbox = mailbox
@@ -131,28 +147,43 @@ class VaultActor:
         self._hydrated = hydrated
         self._resized = resized
         self._applied = applied
+        self._learned = learned
         self._repeat_window_ms = int(limits.repeat_window_s * 1000)
+        self._model = embedder.model  # as it is now: when one that is not open yet opens, another incarnation begins
+        self._chunk_tokens_max = embedder.chunk_tokens_max(limits.chunk_tokens_max)
+        dims = max(1, self._model.dims)
         self._vault = Vault(
-            dims=embedder.dims,
+            dims=dims,
             repeat_window_ms=self._repeat_window_ms,
             relevance_min=limits.relevance_min,
-            model_id=embedder.model_id,
+            model_id=self._model.id,
             hnsw_threshold=limits.hnsw_threshold,
+            screens=limits.screens,
         )
-        self._keeper = IndexKeeper(ref, store, mailbox, builds, model_id=embedder.model_id, dims=embedder.dims)
+        self._keeper = IndexKeeper(ref, store, mailbox, builds, model_id=self._model.id, dims=dims)
         self._imprints = ImprintKeeper(ref, store, memories_min=limits.imprint_memories_min)
         self._read_through = max([rows_sent, *hydrated])  # rows up to here were in the store when hydration read it
         self._embedding = TextEmbedding(ref, embedder, mailbox)
-        self._writer = StepWriter(ref, store, written=lag.remove)
+        self._writer = StepWriter(ref, store, written=lag.remove, embedder=embedder.name or None)
+        forgetting = Forgetting(
+            ref, self._vault, store, writer=self._writer, imprints=self._imprints, keeper=self._keeper,
+            reload=self._reload,
+        )  # fmt: skip
+        self._memories = SingleMemories(
+            ref, self._vault, store, forgetting, analyse=self._analyse, write=self._write_unfinished
+        )
+        self._move: Move | None = None
+        self.reloads = False
         self.life_cycle = LifeCycle.HYDRATING
 
     @property
     def busy(self) -> bool:
         """Whether passivating now would leave work half done; the store would resume it, but at a cost."""
-        return self.life_cycle is LifeCycle.HYDRATING or self._vault.pending > 0 or not self._writer.settled
+        embeds = self._vault.pending > 0 and not self._embedding.stalled
+        return self.life_cycle is LifeCycle.HYDRATING or embeds or not self._writer.settled
 
     async def run(self) -> None:
-        """Hydrate, serve the mailbox until its send side closes, and end."""
+        """Hydrate, serve the mailbox until its send side closes, and end; earlier, with `reloads`, to begin anew."""
         async with self._hydrations:
             await self._hydrate()
         async with (
@@ -163,8 +194,12 @@ class VaultActor:
         ):
             self._enter(LifeCycle.ACTIVE)
             children.start_soon(self._embedding.run)
+            if self._move is not None:
+                children.start_soon(self._move.finish)
             async for envelope in self._mailbox.receive:
                 await self._take(envelope)
+                if self.reloads:
+                    break
             self._enter(LifeCycle.PASSIVATING)
             children.cancel_scope.cancel(reason="the vault passivates")
         await self._imprints.finish(self._vault)
@@ -216,13 +251,31 @@ class VaultActor:
             case Page():
                 return await self._page(message)
             case Forget():
-                return await self._forget(message.session_id)
+                return await self._changed(self._memories.forget_session(message.session_id))
             case Stats():
-                return self._vault.stats(message.session_id)
-            case Barrier():
+                counted = self._vault.stats(message.session_id)
+                model = self._model
+                return replace(counted, embedder=self._embedder.name, model_id=model.id, dims=model.dims)
+            case Barrier() | Rehydrate():
+                self.reloads |= isinstance(message, Rehydrate)
                 return None
+            case (
+                ListMemories() | GetMemory() | FindTwin() | ChangeMemory() | ForgetMemory() | ForgetMatching() | Mend()
+            ):
+                return await self._changed(self._memories.answer(message))
             case _:
                 assert_never(message)
+
+    async def _changed(self, change: Awaitable[Answer]) -> Answer:
+        """What may change the vault; whether it succeeds or not, what there is to do is handed on."""
+        try:
+            return await change
+        finally:
+            self._after_change()
+
+    def _reload(self) -> None:
+        """Begin anew after this turn."""
+        self.reloads = True
 
     async def _apply(self, rows: Iterable[InboxRow]) -> Applied:
         """Take rows in. Those that a hydration has read from the store are not taken twice, only reported.
@@ -240,6 +293,7 @@ class VaultActor:
         total = Applied(
             stored=sum(outcome.stored for outcome in taken),
             duplicates=sum(outcome.duplicates for outcome in taken),
+            flagged=sum(outcome.flagged for outcome in taken),
             chunks=sum(outcome.chunks for outcome in taken),
         )
         self._applied(total)
@@ -264,59 +318,55 @@ class VaultActor:
     async def _remember(self, row: InboxRow, pause: Pause) -> Applied:
         """Make memories of one row's new messages, in slices."""
         new = self._vault.begin_row(row)
-        chunks = 0
+        chunks = flagged = 0
         for message in new:
             memory = self._vault.add(row, message, await self._analyse(message))
-            brought = usable_vectors(message, self._embedder.encoder)
+            brought = usable_vectors(message, self._model)
             if brought is not None and memory.spans:
                 self._vault.attach(memory.seq, brought)
             chunks += len(memory.spans)
+            flagged += memory.flags > 0
             await pause.after_slice()
         self._vault.end_row(row)
-        return Applied(stored=len(new), duplicates=len(row.exchange.messages) - len(new), chunks=chunks)
+        self._learned(row, len(new))
+        return Applied(len(new), len(row.exchange.messages) - len(new), chunks, flagged)
 
     async def _analyse(self, message: Message) -> Analysis:
-        encoder, tokens_max = self._embedder.encoder, self._limits.chunk_tokens_max
+        model, tokens_max = self._model, self._chunk_tokens_max
         try:
             if len(message.content) < OFFLOAD_CHARACTERS_MIN:
-                return analyse(message, encoder, tokens_max)
-            return await trio.to_thread.run_sync(analyse, message, encoder, tokens_max)
+                return analyse(message, model, tokens_max)
+            return await trio.to_thread.run_sync(analyse, message, model, tokens_max)
         except Exception as error:  # the edge of the tokeniser: one strange text must not close its vault for ever
             logger.error("analysis_failed", extra={"vault": self._ref.number, "error": type(error).__name__})
             return unanalysed(message.content)
 
     def _attach(self, message: Embedded) -> None:
-        for seq, data in message.vectors.items():
-            rows = np.frombuffer(data, dtype="<f2").reshape(-1, self._embedder.dims)
+        of_our_model = message.model_id == self._model.id  # else of an earlier incarnation, before the vault moved
+        for seq, data in message.vectors.items() if of_our_model else ():
+            rows = np.frombuffer(data, dtype="<f2").reshape(-1, self._model.dims)
             self._vault.attach(seq, rows)
         self._after_change()
 
-    async def _forget(self, session_id: str) -> Forgotten:
-        """Delete a session: first let everything under way settle, so that nothing deleted is written afterwards."""
-        self._writer.put(self._vault.take_step(self._embedder.model_id, unfinished=True))
-        count = await forget_session(
-            session_id,
-            ref=self._ref,
-            vault=self._vault,
-            store=self._store,
-            writer=self._writer,
-            imprints=self._imprints,
-        )
-        self._after_change()
-        return Forgotten(count=count)
+    def _write_unfinished(self) -> None:
+        """Put all that the store lacks to the writer, also what waits for its vectors."""
+        self._writer.put(self._vault.take_step(self._model.id, unfinished=True))
 
     async def _page(self, message: Page) -> Paged:
         """A page of an export, from the store: first what is under way is written, so that nothing is left out."""
-        self._writer.put(self._vault.take_step(self._embedder.model_id, unfinished=True))
+        self._write_unfinished()
         with trio.move_on_after(STORE_TIMEOUT_S):
             await self._writer.wait_settled()
-            return await self._store.load_page(self._ref, message, model_id=self._embedder.model_id)
+            return await self._store.load_page(self._ref, message, model_id=self._model.id)
         raise StoreUnavailable("The store did not answer in time; ask for this page again.")
 
     def _after_change(self) -> None:
         """Hand on what a turn has left to do: a finished step to the writer, texts to the embedder, the size."""
-        self._writer.put(self._vault.take_step(self._embedder.model_id))
-        if self._embedding.wants and (texts := self._vault.next_to_embed(chunks_max=EMBED_CHUNKS_MAX)):
+        stalled = self._embedding.stalled  # then the inbox must not wait for vectors: they may be days away
+        self._writer.put(self._vault.take_step(self._model.id, unfinished=stalled))
+        if self._move is not None and not self._vault.pending:
+            self._move.embedded()
+        if self._embedding.wants and (texts := self._vault.next_to_embed(chunks_max=self._embedding.chunks_max)):
             self._embedding.put_nowait(texts)
         self._keeper.build_nowait(self._vault.plan_build())
         self._keeper.keep_nowait(self._vault.segments)
@@ -329,8 +379,10 @@ class VaultActor:
         """Read the vault from the store: memories first, then the inbox rows that became none yet."""
         known = self._lag.rows
         with trio.fail_after(LOAD_TIMEOUT_S):
-            image = await self._store.load_vault(self._ref, model_id=self._embedder.model_id)
+            image = await self._store.load_vault(self._ref, model_id=self._model.id)
         self._lag.correct(known, image.inbox)
+        if image.moving and self._model.id:
+            self._move = Move(self._ref, self._store, self._writer, name=self._embedder.name, model_id=self._model.id)
         self._vault.begin(created_ms=image.created_ms, next_seq=image.next_seq)
         await load_memories(self._vault, image, self._imprints, repeat_window_ms=self._repeat_window_ms)
         await load_index(self._vault, image.vectors, self._keeper, threshold=self._limits.hnsw_threshold)

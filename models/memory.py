@@ -10,8 +10,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from models.ids import Principal
+
 Role = Literal["user", "assistant"]
 Source = Literal["proxy", "ingest", "upload", "import"]
+
+_ID_PREFIX = "mem_"
+_DIGITS_MAX = 10  # of 32 bits
 
 LOCAL_RECALL_MODEL = "local/recall"
 """The built-in model that answers from the vault. Its replies quote memories, so they are never recalled themselves."""
@@ -57,6 +62,7 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
         accepted_ms: when the server took it; the clock of the repeat rule, so that replay decides as the first run did.
         model: the model that answered, for usage and for telling our own replies apart.
         request_id: the id of the request that brought it (undo by request needs it later).
+        key_number, account_number: whose request it was, for usage; 0 where that is not known.
     """
 
     messages: tuple[Message, ...]
@@ -64,6 +70,13 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     accepted_ms: int
     model: str | None = None
     request_id: str | None = None
+    key_number: int = 0
+    account_number: int = 0
+
+
+def charged_to(principal: Principal, exchange: Exchange) -> Exchange:
+    """This exchange as this key's: what it brings counts as its usage."""
+    return msgspec.structs.replace(exchange, key_number=principal.key_number, account_number=principal.account_number)
 
 
 class InboxRow(msgspec.Struct, frozen=True):
@@ -84,6 +97,10 @@ class Memory(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         tokens: length of the content as the embedding model counts it.
         spans: (start, end) character offsets of its chunks within `content`; empty when it is never recalled.
         small_talk: carries nothing ("ok", "thanks!"): stored and searchable, but never takes a place in a context.
+        first_seq: of a memory whose text was changed, the seq that it had when it was stored; its id tells that one. A
+            changed text gets a seq of its own, so that no vector and no word of the old one can be taken for its own.
+        key_number: of the key that brought it, 0 where that is not known: of two keys of a vault one may have leaked.
+        flags: why it looks planted, the sum of 2**place in `models.screening.FLAGS`; 0 where it does not.
     """
 
     seq: int
@@ -101,12 +118,27 @@ class Memory(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     metadata: dict[str, Any] | None = None
     request_id: str | None = None
     small_talk: bool = False
+    first_seq: int | None = None
+    key_number: int = 0
+    flags: int = 0
+
+    @property
+    def number(self) -> int:
+        """What its public id tells: the same for as long as it exists."""
+        return self.seq if self.first_seq is None else self.first_seq
 
     def chunk_texts(self) -> list[str]:
         """The text of each chunk."""
         return [self.content[start:end] for start, end in self.spans]
 
 
-def memory_id(seq: int) -> str:
+def memory_id(memory: Memory) -> str:
     """The public id of a memory within its vault."""
-    return f"mem_{seq}"
+    return f"{_ID_PREFIX}{memory.number}"
+
+
+def memory_number(public_id: str) -> int | None:
+    """What the public id of a memory tells, or None for a text that is no such id."""
+    digits = public_id.removeprefix(_ID_PREFIX)
+    is_id = public_id.startswith(_ID_PREFIX) and digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS_MAX
+    return int(digits) if is_id else None

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from models.memory import Exchange, InboxRow, Memory
+from models.memory import Exchange, InboxRow, Memory, Message, Role, Source
+from models.selection import MemoryFilter
 from models.time_intervals import TimeInterval
 
 
@@ -39,6 +41,7 @@ class Recall(VaultMessage, frozen=True):
     Attributes:
         text: the question, as words.
         vector: the question's embedding, float32 little-endian bytes, or b"" to search by words alone.
+        model_id: the model that made the vector; where it is not the vault's, words alone decide. None: the vault's.
         chunks_max: at most this many chunks.
         now_ms: the time of the request.
         intervals: times that the question speaks of; memories told then are preferred.
@@ -52,6 +55,7 @@ class Recall(VaultMessage, frozen=True):
     now_ms: int
     intervals: tuple[TimeInterval, ...] = ()
     explain: bool = False
+    model_id: str | None = None
 
 
 class Search(VaultMessage, frozen=True):
@@ -64,6 +68,7 @@ class Search(VaultMessage, frozen=True):
     now_ms: int
     intervals: tuple[TimeInterval, ...] = ()
     explain: bool = False
+    model_id: str | None = None
 
 
 class Sift(VaultMessage, frozen=True):
@@ -83,9 +88,11 @@ class Embedded(VaultMessage, frozen=True):
 
     Attributes:
         vectors: by memory seq, float16 little-endian bytes, one row a chunk; b"" where embedding failed for good.
+        model_id: the model that made them. They may come late, when the vault has moved to another one.
     """
 
     vectors: dict[int, bytes]
+    model_id: str
 
 
 class Forget(VaultMessage, frozen=True):
@@ -115,6 +122,93 @@ class Page(VaultMessage, frozen=True):
     vectors: bool = True
 
 
+class ListMemories(VaultMessage, frozen=True):
+    """Read memories in the order of time: when they were said, and at the same time in the order of storing.
+
+    Reply: `Listed`. It looks at a bounded number of memories, so a page may be short, or empty, and not the last.
+
+    Attributes:
+        descending: the newest first.
+        after: begin behind this place, which an earlier page ended with.
+    """
+
+    wanted: MemoryFilter
+    limit: int
+    descending: bool = True
+    after: tuple[int, int] | None = None
+
+
+class GetMemory(VaultMessage, frozen=True):
+    """Read one memory. Reply: `Listed` with it.
+
+    Attributes:
+        number: of its public id.
+        within: what it has to fulfil, else it is not found.
+    """
+
+    number: int
+    within: MemoryFilter = MemoryFilter()
+
+
+class FindTwin(VaultMessage, frozen=True):
+    """Which memory does the vault hold that makes this message a known one? Reply: `Listed` with it, or with none."""
+
+    message: Message
+    source: Source
+    accepted_ms: int
+
+
+class MemoryChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is to be changed of a memory; what is unset stays."""
+
+    content: str | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    timestamp_ms: int | UnsetType = UNSET
+    session_id: str | UnsetType | None = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+
+
+class ChangeMemory(VaultMessage, frozen=True):
+    """Change one memory. Reply: `Listed` with it as it is now.
+
+    Attributes:
+        number, within: as in `GetMemory`.
+        now_ms: a changed text counts as stored now.
+    """
+
+    number: int
+    change: MemoryChange
+    now_ms: int
+    within: MemoryFilter = MemoryFilter()
+
+
+class ForgetMemory(VaultMessage, frozen=True):
+    """Delete one memory, for good. Reply: `Forgotten`, with a count of 0 when there is no such memory."""
+
+    number: int
+    within: MemoryFilter = MemoryFilter()
+
+
+class ForgetMatching(VaultMessage, frozen=True):
+    """Delete a bounded number of the memories that fulfil a filter, for good, in the order of storing. Reply:
+    `ForgottenPart`, which says how to ask for the next ones.
+
+    Attributes:
+        counts_only: delete none, only say how many there are.
+        after_seq: begin behind this one.
+        last_seq: end with this one, or None: with the last that there is now.
+    """
+
+    wanted: MemoryFilter
+    counts_only: bool = False
+    after_seq: int = 0
+    last_seq: int | None = None
+
+
+class Mend(VaultMessage, frozen=True):
+    """Nothing was deleted for a while: build what holds vectors of deleted memories anew. Reply: None."""
+
+
 class Built(VaultMessage, frozen=True):
     """A segment of the index, built by the vault's own child task. Reply: None.
 
@@ -123,6 +217,10 @@ class Built(VaultMessage, frozen=True):
     """
 
     segment: Any
+
+
+class Rehydrate(VaultMessage, frozen=True):
+    """Begin anew from the store, with the embedder that the vault uses now; what waits, waits for it. Reply: None."""
 
 
 class Barrier(VaultMessage, frozen=True):
@@ -187,12 +285,39 @@ class Applied(msgspec.Struct, frozen=True):
     stored: int
     duplicates: int
     chunks: int
+    flagged: int = 0
 
 
 class Forgotten(msgspec.Struct, frozen=True):
     """How many memories were deleted."""
 
     count: int
+
+
+class ForgottenPart(msgspec.Struct, frozen=True):
+    """How many memories were deleted, or would be.
+
+    Attributes:
+        after_seq: where to go on, or None when there are no more.
+        last_seq: where the whole deletion ends: what comes meanwhile is not part of it.
+    """
+
+    count: int
+    after_seq: int | None
+    last_seq: int
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """Memories in the order that was asked for.
+
+    Attributes:
+        pending: seqs of those that are not embedded yet.
+        after: the place to go on from, or None when there are no more.
+    """
+
+    memories: tuple[Memory, ...]
+    pending: frozenset[int] = frozenset()
+    after: tuple[int, int] | None = None
 
 
 class Paged(msgspec.Struct, frozen=True):
@@ -211,6 +336,8 @@ class VaultStats(msgspec.Struct, frozen=True):
 
     Attributes:
         pending: memories stored but not embedded yet; they are found by their words.
+        embedder: the name of the embedder that the vault uses.
+        model_id, dims: of its model; "" and 0 before that is open.
         index: sizes of the vector index; `built` of `building` rows while a segment is being built.
     """
 
@@ -219,16 +346,25 @@ class VaultStats(msgspec.Struct, frozen=True):
     pending: int = 0
     sessions: int = 0
     duplicates: int = 0
+    flagged: int = 0
     tokens: int = 0
     oldest_ms: int | None = None
     newest_ms: int | None = None
     created_ms: int = 0
     bytes_in_memory: int = 0
     index: dict[str, int] = {}
+    embedder: str = ""
+    model_id: str = ""
+    dims: int = 0
 
 
-Reply = Recalled | Found | Sifted | Applied | Forgotten | Paged | VaultStats | None
-AnyMessage = Recall | Search | Sift | Apply | Embedded | Forget | Stats | Page | Built | Barrier
+Reply = Recalled | Found | Sifted | Applied | Forgotten | ForgottenPart | Listed | Paged | VaultStats | None
+AboutMemories = ListMemories | GetMemory | FindTwin | ChangeMemory | ForgetMemory | ForgetMatching | Mend
+"""What is asked about single memories; `actors.single_memories` answers."""
+
+AnyMessage = (
+    Rehydrate | Recall | Search | Sift | Apply | Embedded | Forget | Stats | Page | Built | Barrier | AboutMemories
+)
 
 
 def describe(message: Any) -> str:

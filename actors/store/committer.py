@@ -174,6 +174,12 @@ class Committer:
         """Empty the WAL. For `Ticket.after_commit`, in the committer's thread: before anyone is told."""
         self._writer.truncate_or_owe()
 
+    def try_to_empty_wal(self) -> None:
+        """Empty the WAL, as above, unless somebody reads it; then that is tried again, but nobody waits for it."""
+        if self._writer.wal_bytes or self._writer.truncate_owed:
+            self._writer.truncate_owed = True
+            self._writer.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
     def statistics(self) -> dict[str, Any]:
         """Counters since the start, what waits now, and whether the WAL still holds what was erased."""
         return {

@@ -9,26 +9,42 @@ knows was undone by an older copy of the database, and is done again.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
 import msgspec
 
+from actors.store.accounts import mark_deleted
 from actors.store.connections import all_rows, one_row
-from actors.store.ledger import ErasedVault, Erasure, Ledger, LedgerFile, RevokedKey, key_id, ledger_of, read_ledger
+from actors.store.keys import NOT_OVER, revocations, revoke_account_keys
+from actors.store.ledger import (
+    DeletedAccount,
+    ErasedProviderKey,
+    ErasedVault,
+    Erasure,
+    Ledger,
+    LedgerFile,
+    RevokedKey,
+    key_id,
+    ledger_of,
+    mark_id,
+    read_ledger,
+)
+from actors.store.provider_keys import erase_provider_keys, shred_provider_keys
 from actors.store.seal import WRAPPED_KEY_BYTES, ServerKey
+from models.errors import NotFound
 from models.ids import VaultNumber, VaultRef
 
 _log = logging.getLogger(__name__)
 
 
-class Replaced(msgspec.Struct, frozen=True):
-    """What became of a shredded vault."""
+class Shredded(msgspec.Struct, frozen=True):
+    """A vault whose data key is destroyed."""
 
-    old: VaultRef
-    new: VaultRef
-    key_hashes: tuple[bytes, ...]
+    vault: VaultRef
+    account: int
     erasure: ErasedVault
 
 
@@ -57,35 +73,83 @@ def insert_vault(
     return VaultRef(number=VaultNumber(number), shard=shard)
 
 
-def shred_vault(
-    connection: apsw.Connection, vault: VaultRef, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
-) -> Replaced | None:
-    """Destroy a live vault's data key and point its keys at a new vault; None when there is no such live vault."""
-    row = one_row(
-        connection,
-        "UPDATE vault SET state = 1 WHERE number = ? AND shard = ? AND state = 0 RETURNING account, created_ms",
-        (vault.number, vault.shard),
-    )
-    if row is None:
-        return None
-    account, created_ms = row
+def shred_vault(connection: apsw.Connection, vault: VaultRef, *, now_ms: int) -> Shredded:
+    """Destroy a live vault's data key.
+
+    Raises:
+        NotFound: there is no such live vault.
+    """
+    shredded = _shred(connection, "number = ? AND shard = ?", (vault.number, vault.shard), now_ms=now_ms)
+    if not shredded:
+        raise NotFound(f"Vault {vault.number} does not exist (any more).")
+    return shredded[0]
+
+
+def _shred(connection: apsw.Connection, condition: str, bindings: tuple[int, ...], *, now_ms: int) -> list[Shredded]:
+    """Destroy the data keys of live vaults. Few statements for however many: each costs more than the one before."""
+    live = f"SELECT number FROM vault WHERE {condition} AND state = 0"
     connection.execute(  # in place, never NULL and never DELETE: see the schema
-        "UPDATE vault_key SET wrapped = zeroblob(?) WHERE vault = ?", (WRAPPED_KEY_BYTES, vault.number)
+        f"UPDATE vault_key SET wrapped = zeroblob(?) WHERE vault IN ({live})", (WRAPPED_KEY_BYTES, *bindings)
     )
-    connection.execute("INSERT OR REPLACE INTO erasure(vault, erased_ms) VALUES (?, ?)", (vault.number, now_ms))
-    new = insert_vault(connection, account, server_key=server_key, shards=shards, created_ms=now_ms)
-    hashes = all_rows(connection, "UPDATE key SET vault = ? WHERE vault = ? RETURNING hash", (new.number, vault.number))
-    return Replaced(
-        old=vault,
-        new=new,
-        key_hashes=tuple(key_hash for (key_hash,) in hashes),
-        erasure=ErasedVault(vault=vault.number, created_ms=created_ms, erased_ms=now_ms),
+    connection.execute(f"INSERT OR REPLACE INTO erasure SELECT number, {now_ms:d} FROM ({live})", bindings)
+    rows = all_rows(
+        connection,
+        f"UPDATE vault SET state = 1 WHERE {condition} AND state = 0 RETURNING number, shard, account, created_ms",
+        bindings,
     )
+    return [
+        Shredded(
+            vault=VaultRef(number=VaultNumber(number), shard=shard),
+            account=account,
+            erasure=ErasedVault(vault=number, created_ms=created_ms, erased_ms=now_ms),
+        )
+        for number, shard, account, created_ms in rows
+    ]
+
+
+def succeed_vault(
+    connection: apsw.Connection, shredded: Shredded, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
+) -> tuple[VaultRef, list[bytes]]:
+    """A new vault for the keys of a shredded one; it, and their hashes."""
+    new = insert_vault(connection, shredded.account, server_key=server_key, shards=shards, created_ms=now_ms)
+    hashes = all_rows(
+        connection, "UPDATE key SET vault = ? WHERE vault = ? RETURNING hash", (new.number, shredded.vault.number)
+    )
+    return new, [key_hash for (key_hash,) in hashes]
+
+
+class DeletedWhole(msgspec.Struct, frozen=True):
+    """All that went with an account."""
+
+    key_hashes: list[bytes]
+    vaults: list[Shredded]
+    provider_keys: list[ErasedProviderKey]
+    erasures: list[Erasure]
+
+
+def delete_account(connection: apsw.Connection, number: int, *, now_ms: int) -> DeletedWhole:
+    """Revoke an account's keys, shred its vaults and its provider keys, and take it out of use.
+
+    Raises:
+        NotFound: there is no such account.
+    """
+    created_ms = mark_deleted(connection, number, now_ms=now_ms)
+    key_hashes = revoke_account_keys(connection, number, now_ms=now_ms)
+    vaults = _shred(connection, "account = ?", (number,), now_ms=now_ms)
+    provider_keys = erase_provider_keys(connection, number, now_ms=now_ms)
+    account = DeletedAccount(account=number, created_ms=created_ms, deleted_ms=now_ms)
+    erasures: list[Erasure] = [
+        account,
+        *revocations(key_hashes, now_ms),
+        *(shredded.erasure for shredded in vaults),
+        *provider_keys,
+    ]
+    return DeletedWhole(key_hashes=key_hashes, vaults=vaults, provider_keys=provider_keys, erasures=erasures)
 
 
 def erasures_of(connection: apsw.Connection) -> Ledger:
     """What the database itself knows to be erased."""
-    vaults: list[Erasure] = [
+    erasures: list[Erasure] = [
         ErasedVault(vault=number, created_ms=created_ms, erased_ms=erased_ms)
         for number, created_ms, erased_ms in all_rows(
             connection,
@@ -93,13 +157,64 @@ def erasures_of(connection: apsw.Connection) -> Ledger:
             "LEFT JOIN erasure ON erasure.vault = vault.number WHERE state <> 0",
         )
     ]
-    keys: list[Erasure] = [
-        RevokedKey(key=key_id(key_hash), revoked_ms=revoked_ms)
-        for key_hash, revoked_ms in all_rows(
-            connection, "SELECT hash, revoked_ms FROM key WHERE revoked_ms IS NOT NULL"
+    erasures += [
+        RevokedKey(key=key_id(key_hash), revoked_ms=ended_ms, rotated=bool(rotated))
+        for key_hash, ended_ms, rotated in all_rows(
+            connection,
+            "SELECT hash, coalesce(revoked_ms, expires_ms), revoked_ms IS NULL FROM key "
+            "WHERE revoked_ms IS NOT NULL OR rotated_to IS NOT NULL",
         )
     ]
-    return ledger_of([*vaults, *keys])
+    erasures += [
+        DeletedAccount(account=number, created_ms=created_ms, deleted_ms=deleted_ms)
+        for number, created_ms, deleted_ms in all_rows(
+            connection, "SELECT number, created_ms, deleted_ms FROM account WHERE deleted_ms IS NOT NULL"
+        )
+    ]
+    erasures += [
+        ErasedProviderKey(key=mark_id(mark), erased_ms=erased_ms)
+        for mark, erased_ms in all_rows(connection, "SELECT mark, erased_ms FROM provider_erasure")
+    ]
+    return ledger_of(erasures)
+
+
+class Undone(msgspec.Struct, frozen=True):
+    """What the ledger knows to be erased and a database holds live: the database is older.
+
+    Attributes:
+        vaults: live ones.
+        keys: numbers of keys, with what the ledger says of each.
+        accounts: numbers.
+        provider_keys: row numbers and marks.
+    """
+
+    vaults: list[VaultRef]
+    keys: list[tuple[int, RevokedKey]]
+    accounts: list[int]
+    provider_keys: list[tuple[int, bytes]]
+
+
+def undone_in(connection: apsw.Connection, ledger: Ledger) -> Undone:
+    """What of a ledger is not erased in this database."""
+    vaults = all_rows(connection, "SELECT number, created_ms, shard FROM vault WHERE state = 0")
+    keys = []
+    unrevoked = "SELECT number, hash, expires_ms FROM key WHERE revoked_ms IS NULL"
+    for number, key_hash, expires_ms in all_rows(connection, unrevoked) if ledger.keys else ():
+        entry = ledger.keys.get(key_id(key_hash))
+        if entry is not None and not (entry.rotated and (expires_ms or math.inf) <= entry.revoked_ms):
+            keys.append((number, entry))
+    accounts = all_rows(connection, "SELECT number, created_ms FROM account WHERE deleted_ms IS NULL")
+    provider_keys = all_rows(connection, "SELECT number, mark FROM provider_key WHERE erased_ms IS NULL")
+    return Undone(
+        vaults=[
+            VaultRef(number=VaultNumber(number), shard=shard)
+            for number, created_ms, shard in vaults
+            if (number, created_ms) in ledger.vaults
+        ],
+        keys=keys,
+        accounts=[number for number, created_ms in accounts if (number, created_ms) in ledger.accounts],
+        provider_keys=[(number, mark) for number, mark in provider_keys if mark_id(mark) in ledger.provider_keys],
+    )
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -107,36 +222,42 @@ class Replayed(msgspec.Struct, frozen=True):
 
     vaults: int = 0
     keys: int = 0
+    accounts: int = 0
+    provider_keys: int = 0
 
 
 def replay(
     connection: apsw.Connection, ledger: Ledger, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
 ) -> Replayed:
     """Erase again what the ledger knows to be erased and this database holds live. In a transaction."""
-    shredded = revoked = 0
-    if ledger.vaults:
-        live = all_rows(connection, "SELECT number, created_ms, shard FROM vault WHERE state = 0")
-        for number, created_ms, shard in live:
-            if (number, created_ms) in ledger.vaults:
-                vault = VaultRef(number=VaultNumber(number), shard=shard)
-                shred_vault(connection, vault, server_key=server_key, shards=shards, now_ms=now_ms)
-                shredded += 1
-    if ledger.keys:
-        for number, key_hash in all_rows(connection, "SELECT number, hash FROM key WHERE revoked_ms IS NULL"):
-            entry = ledger.keys.get(key_id(key_hash))
-            if entry is not None:
-                connection.execute("UPDATE key SET revoked_ms = ? WHERE number = ?", (entry.revoked_ms, number))
-                revoked += 1
-    if ledger.vaults:  # a number that was used is never given out again, not even by an older database
-        reserve_vault_numbers(connection, max(number for number, _ in ledger.vaults))
-    return Replayed(vaults=shredded, keys=revoked)
+    undone = undone_in(connection, ledger)
+    for number, revoked in undone.keys:
+        column = "expires_ms" if revoked.rotated else "revoked_ms"
+        connection.execute(f"UPDATE key SET {column} = ? WHERE number = ?", (revoked.revoked_ms, number))
+    shred_provider_keys(connection, undone.provider_keys, now_ms=now_ms)
+    not_over = f"SELECT 1 FROM key WHERE vault = ? AND {NOT_OVER.format(now_ms=now_ms)}"
+    for vault in undone.vaults:
+        shredded = shred_vault(connection, vault, now_ms=now_ms)
+        if one_row(connection, not_over, (vault.number,)) is not None:
+            succeed_vault(connection, shredded, server_key=server_key, shards=shards, now_ms=now_ms)
+    for account in undone.accounts:
+        delete_account(connection, account, now_ms=now_ms)
+    # A number that was used is never given out again, not even by an older database.
+    reserve_numbers(connection, "vault", max((number for number, _ in ledger.vaults), default=0))
+    reserve_numbers(connection, "account", max((number for number, _ in ledger.accounts), default=0))
+    return Replayed(
+        vaults=len(undone.vaults),
+        keys=len(undone.keys),
+        accounts=len(undone.accounts),
+        provider_keys=len(undone.provider_keys),
+    )
 
 
-def reserve_vault_numbers(connection: apsw.Connection, up_to: int) -> None:
-    """New vaults get numbers above this one."""
-    connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'vault' AND seq < ?", (up_to, up_to))
-    if one_row(connection, "SELECT 1 FROM sqlite_sequence WHERE name = 'vault'") is None:
-        connection.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('vault', ?)", (up_to,))
+def reserve_numbers(connection: apsw.Connection, table: str, up_to: int) -> None:
+    """New rows of this table (`vault`, `key`, `account`) get numbers above this one."""
+    connection.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = ?2 AND seq < ?1", (up_to, table))
+    if one_row(connection, "SELECT 1 FROM sqlite_sequence WHERE name = ?", (table,)) is None:
+        connection.execute("INSERT INTO sqlite_sequence(name, seq) VALUES (?, ?)", (table, up_to))
 
 
 def reconcile(
@@ -162,10 +283,13 @@ def reconcile(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    if replayed.vaults or replayed.keys:
+    if replayed != Replayed():
         _log.critical(
-            "meta.db is older than the erasure ledger: %d vaults were shredded and %d keys revoked again",
+            "meta.db is older than the erasure ledger: %d vaults were shredded and %d keys revoked again; "
+            "%d accounts and %d provider keys were deleted again",
             replayed.vaults,
             replayed.keys,
+            replayed.accounts,
+            replayed.provider_keys,
         )
     return replayed

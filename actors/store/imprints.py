@@ -149,8 +149,9 @@ def remove_imprint(directory: Path, vault_number: int) -> None:
             if path.exists():
                 with contextlib.suppress(OSError):  # worth a try, and no reason to leave the file there
                     _overwrite(path)
-                path.unlink()
-                sync_directory(home)
+                with contextlib.suppress(FileNotFoundError):  # the purge of an erased vault removes it too
+                    path.unlink()
+                    sync_directory(home)
     except OSError as error:
         raise StoreUnavailable(f"The imprint of a vault cannot be removed: {error.strerror}.") from error
 

@@ -211,12 +211,13 @@ class LedgerFile:
             OSError: it could not be written; it is owed from now on.
         """
         with self._lock:
-            self.owed += erasures
-            if not self.owed:
+            unwritten = [*self.owed, *erasures]
+            if not unwritten:
                 return
             try:
-                self._write(ledger_lines(self.owed))
+                self._write(ledger_lines(unwritten))
             except OSError as error:
+                self.owed = unwritten  # only now: whoever looks while another's are being written is owed nothing
                 _log.critical(
                     "the erasure ledger cannot be written: %s; %d erasures took effect, but a restored backup would "
                     "not know of them",

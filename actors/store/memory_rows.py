@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from models.memory import Memory, Role, Source
+from models.screening import flags_of
 
 ROLES: Final[dict[int, Role]] = {0: "user", 1: "assistant"}
 SOURCES: Final[dict[int, Source]] = {0: "proxy", 1: "ingest", 2: "upload", 3: "import"}
@@ -34,6 +35,7 @@ class MemoryRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
         role: its number in `ROLES`.
         source: its number in `SOURCES`.
         spans: None for the one chunk that is the whole text, which most memories have.
+        flags: None in rows from before there was screening: their texts are looked at when they are read.
     """
 
     seq: int
@@ -51,6 +53,9 @@ class MemoryRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     external_id: str | None = None
     metadata: dict[str, Any] | None = None
     request_id: str | None = None
+    first_seq: int | None = None
+    key_number: int = 0
+    flags: int | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -83,6 +88,9 @@ def encode_memory(memory: Memory) -> bytes:
             memory.external_id,
             memory.metadata,
             memory.request_id,
+            memory.first_seq,
+            memory.key_number,
+            memory.flags,
         )
     )
 
@@ -93,8 +101,9 @@ def decode_memory(body: bytes) -> Memory:
     Raises:
         ValueError: this is no memory (msgspec's errors are ValueErrors, too).
     """
-    if b"\x80" <= body[:1] < b"\x90":  # how msgpack begins a map of up to 15 entries, and no array
-        return _named.decode(body)
+    if b"\x80" <= body[:1] < b"\x90" or body[:1] == b"\xde":  # how msgpack begins a map, and no array
+        named = _named.decode(body)
+        return msgspec.structs.replace(named, flags=flags_of(named.content))
     row = _rows.decode(body)
     role, source = ROLES.get(row.role), SOURCES.get(row.source)
     if role is None or source is None:
@@ -115,4 +124,7 @@ def decode_memory(body: bytes) -> Memory:
         row.metadata,
         row.request_id,
         row.small_talk,
+        row.first_seq,
+        row.key_number,
+        flags_of(row.content) if row.flags is None else row.flags,
     )

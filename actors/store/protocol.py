@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.segments import Segment
+from actors.store.directory_protocol import Directory
 from actors.store.snapshots import LoadedSegments
-from models.ids import Principal, VaultRef
+from models.ids import VaultRef
 from models.memory import Exchange, InboxRow, Memory
 from models.messages import Page, Paged
 
@@ -53,6 +54,7 @@ class VaultImage(msgspec.Struct, frozen=True):
         inbox: committed rows that are not materialised yet, by row id, ascending.
         next_seq: the seq that the next materialised memory gets.
         damaged: rows left out because they fail their checksum. They stay in the store, and are counted and logged.
+        moving: whether there may still be vectors of a model that the vault used before (`choose_embedder`).
     """
 
     created_ms: int
@@ -61,6 +63,7 @@ class VaultImage(msgspec.Struct, frozen=True):
     inbox: list[InboxRow]
     next_seq: int
     damaged: int = 0
+    moving: bool = False
 
 
 class Materialisation(msgspec.Struct, frozen=True):
@@ -71,6 +74,7 @@ class Materialisation(msgspec.Struct, frozen=True):
         memories: what they became; empty when all their messages were known already.
         vectors: embeddings of these memories, or of earlier ones that lacked them, by `model_id`.
         next_seq: the vault's next seq after this step.
+        embedder: the name of the model's embedder, which the vault remembers from its first step on.
     """
 
     row_ids: tuple[int, ...]
@@ -78,18 +82,7 @@ class Materialisation(msgspec.Struct, frozen=True):
     vectors: Vectors
     model_id: str
     next_seq: int
-
-
-class KeyRow(msgspec.Struct, frozen=True):
-    """A key as it may be shown: never the key itself."""
-
-    key_number: int
-    account_number: int
-    kind: str
-    name: str
-    shown: str
-    created_ms: int
-    revoked_ms: int | None
+    embedder: str | None = None
 
 
 class VaultStore(Protocol):
@@ -132,10 +125,29 @@ class VaultStore(Protocol):
         """
 
     async def delete_memories(self, vault: VaultRef, seqs: Sequence[int]) -> None:
-        """Delete these memories and their embeddings for good (secure_delete).
+        """Delete these memories and their embeddings for good (secure_delete). No restored backup brings them back,
+        but for what was still in the inbox when that was made.
 
         Raises:
             StorageFull, StoreUnavailable: nothing was changed.
+            NotFound: the vault does not exist (any more).
+        """
+
+    async def put_memory(self, vault: VaultRef, memory: Memory) -> None:
+        """Write a memory in the place of the one with its seq, which has the same text and so the same embeddings.
+
+        Raises:
+            StorageFull, StoreUnavailable: nothing was changed; there may be no such memory.
+            NotFound: the vault does not exist (any more).
+        """
+
+    async def rewrite_memory(self, vault: VaultRef, seq: int, memory: Memory) -> None:
+        """Delete the memory with this seq and its embeddings, and store another one with a new seq, which has none.
+
+        In one transaction. A backup that was made before has the memory as it was.
+
+        Raises:
+            StorageFull, StoreUnavailable: nothing was changed; there may be no such memory.
             NotFound: the vault does not exist (any more).
         """
 
@@ -197,45 +209,37 @@ class VaultStore(Protocol):
             StoreUnavailable: it is still there.
         """
 
+    async def remembered_embedder(self, vault: VaultRef) -> str | None:
+        """The name of the embedder that the vault uses, or None when it has no memory yet and nobody chose.
+
+        Raises:
+            StoreUnavailable: the shard cannot be read.
+        """
+
+    async def choose_embedder(self, vault: VaultRef, name: str) -> None:
+        """Let the vault remember this embedder from now on. Its vectors stay until `finish_move`.
+
+        Raises:
+            StorageFull, StoreUnavailable: nothing was changed.
+            NotFound: the vault does not exist (any more).
+        """
+
+    async def finish_move(self, vault: VaultRef, *, name: str, model_id: str) -> None:
+        """Remove the vault's vectors of all models but this one, if it still remembers the embedder of that name.
+
+        Raises:
+            StorageFull, StoreUnavailable: some may be left; do it again.
+            NotFound: the vault does not exist (any more).
+        """
+
+    async def vaults_moving(self) -> list[VaultRef]:
+        """Vaults for which an embedder was chosen and the move is not finished: what to go on with after a start."""
+
     async def vaults_with_inbox(self) -> list[VaultRef]:
         """Vaults that have committed but unmaterialised rows: what to re-queue after a start."""
 
     def statistics(self) -> dict[str, Any]:
         """Counters and queue depths for metrics."""
-
-
-class Directory(Protocol):
-    """Accounts, keys and which vault a key opens. Keys come in as SHA-256 hashes; the store never sees one."""
-
-    async def has_account(self) -> bool:
-        """Whether the first start has happened."""
-
-    async def create_account(self, *, key_hash: bytes, shown: str, created_ms: int) -> Principal:
-        """A new account with its account key and that key's own vault."""
-
-    async def find_key(self, key_hash: bytes) -> Principal | None:
-        """The principal of a live key, else None (unknown or revoked). Cached; writes invalidate the cache."""
-
-    async def create_key(
-        self, account_number: int, *, name: str, key_hash: bytes, shown: str, created_ms: int
-    ) -> Principal:
-        """A new user key with a new, empty vault."""
-
-    async def list_keys(self, account_number: int | None = None) -> list[KeyRow]:
-        """Keys of one account, or of all, oldest first."""
-
-    async def revoke_key(self, key_number: int, *, revoked_ms: int) -> bool:
-        """Make a key invalid from now on; False when it is unknown or revoked already. Its vault is kept."""
-
-    async def replace_account_key(self, *, key_hash: bytes, shown: str, created_ms: int) -> Principal:
-        """Revoke the first account's keys of kind "account" and give it a new one on the same vault."""
-
-    async def replace_vault(self, vault: VaultRef) -> VaultRef:
-        """Shred a vault: destroy its data key, point its keys at a new empty vault, then delete its rows.
-
-        Returns once the old data key is gone from the database and its WAL. Rows are unreadable from then on and are
-        removed in the background, also after a crash.
-        """
 
 
 class Store(VaultStore, Directory, Protocol):

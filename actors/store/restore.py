@@ -17,16 +17,20 @@ import apsw
 import msgspec
 
 from actors.store.backup import Manifest, known_vaults, verify_backup, write_durably
-from actors.store.connections import close_untouched, one_row, writing
+from actors.store.connections import all_rows, close_untouched, one_row, writing
 from actors.store.data_directory import META_FILE, lock_data_directory, open_untouched, shard_path
-from actors.store.erasing import replay, reserve_vault_numbers
+from actors.store.erasing import replay, reserve_numbers
 from actors.store.ledger import LEDGER_FILE, Ledger, ledger_lines, ledger_of, read_ledger
+from actors.store.memory_changes import delete_again
 from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, Migration, migrate
 from actors.store.orphans import highest_vault, remove_orphans
 from actors.store.restoring import NAMES_FILE, PARTIAL_FOLDER, READY_FOLDER, finish_restore, is_database
 from actors.store.rotation import rewrap_all, server_key_id, server_key_path
 from actors.store.seal import ServerKey, load_server_key, sync_directory
 from models.errors import SetupError
+
+NUMBERED = ("vault", "key", "account")
+"""Tables of meta.db whose numbers others remember: they are not given out again after a restore."""
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -37,6 +41,9 @@ class Restored(msgspec.Struct, frozen=True):
         vaults: live vaults now.
         vaults_erased: vaults that the backup held live and the ledger knows to be erased.
         keys_revoked: likewise for keys.
+        accounts_deleted: likewise for accounts.
+        provider_keys_erased: likewise for the providers' keys that accounts stored.
+        memories_deleted: memories of live vaults that the backup held and the ledger knows to be deleted.
         orphans: rows removed because their vault came after the backup's meta.db.
     """
 
@@ -45,6 +52,9 @@ class Restored(msgspec.Struct, frozen=True):
     vaults_erased: int
     keys_revoked: int
     orphans: int
+    memories_deleted: int = 0
+    accounts_deleted: int = 0
+    provider_keys_erased: int = 0
 
 
 def restore(
@@ -147,14 +157,16 @@ def _mend(
         shards = range(manifest.shards)
         with meta:
             replayed = replay(meta, ledger, server_key=key, shards=shards, now_ms=now_ms)
-        orphans, highest = 0, _highest_in_use(data_dir)
+        orphans, memories, highest = 0, 0, _highest_in_use(data_dir)
         vaults = known_vaults(meta)
         for shard in shards:
             with _staged(shard_path(partial, shard), SHARD_MIGRATIONS, now_ms=now_ms) as connection:
-                highest = max(highest, highest_vault(connection))
+                highest["vault"] = max(highest["vault"], highest_vault(connection))
                 orphans += remove_orphans(connection, vaults)
+                memories += delete_again(connection, meta, ledger, shard=shard, server_key=key)
         with meta:
-            reserve_vault_numbers(meta, highest)
+            for table, number in highest.items():
+                reserve_numbers(meta, table, number)
         (live,) = one_row(meta, "SELECT count(*) FROM vault WHERE state = 0")
     return Restored(
         manifest=manifest,
@@ -162,6 +174,9 @@ def _mend(
         vaults_erased=replayed.vaults,
         keys_revoked=replayed.keys,
         orphans=orphans,
+        memories_deleted=memories,
+        accounts_deleted=replayed.accounts,
+        provider_keys_erased=replayed.provider_keys,
     )
 
 
@@ -178,16 +193,17 @@ def _staged(path: Path, migrations: tuple[Migration, ...], *, now_ms: int) -> It
         os.close(descriptor)
 
 
-def _highest_in_use(data_dir: Path) -> int:
-    """The highest vault number that the replaced directory gave out, as far as it can be read; 0 without one."""
+def _highest_in_use(data_dir: Path) -> dict[str, int]:
+    """The highest numbers that the replaced directory gave out, by table, as far as they can be read; 0 without one."""
+    highest = dict.fromkeys(NUMBERED, 0)
     path = data_dir / META_FILE
     if not path.exists():
-        return 0
+        return highest
     connection = open_untouched(path)
     try:
-        row = one_row(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'vault'")
-        return int(row[0]) if row else 0
+        sequences = dict(all_rows(connection, "SELECT name, seq FROM sqlite_sequence"))
+        return {table: int(sequences.get(table, 0)) for table in NUMBERED}
     except apsw.Error:  # it is being replaced because it is damaged, perhaps
-        return 0
+        return highest
     finally:
         close_untouched(connection)

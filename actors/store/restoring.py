@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors import usage_files
 from actors.store.counter import COUNTER_FOLDER
 from actors.store.seal import sync_directory
 
@@ -50,6 +51,7 @@ def finish_restore(data_dir: Path) -> bool:
             path.unlink()
     drop_snapshots(data_dir)
     shutil.rmtree(data_dir / COUNTER_FOLDER, ignore_errors=True)  # they counted the commits of what goes now
+    shutil.rmtree(data_dir / usage_files.FOLDER, ignore_errors=True)  # names rows of the inboxes that go now
     sync_directory(data_dir)
     for name in sorted(names):
         staged = ready / name

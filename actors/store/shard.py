@@ -96,9 +96,9 @@ def materialise(batch: Batch, data_key: DataKey, vault_number: int, step: Materi
     if step.vectors:
         _put_vectors(connection, data_key, vault_number, step)
     connection.execute(
-        "INSERT INTO vault_state(vault, next_seq) VALUES (?, ?) "
-        "ON CONFLICT(vault) DO UPDATE SET next_seq = max(next_seq, excluded.next_seq)",
-        (vault_number, step.next_seq),
+        "INSERT INTO vault_state(vault, next_seq, embedder) VALUES (?, ?, ?) ON CONFLICT(vault) DO UPDATE SET "
+        "next_seq = max(next_seq, excluded.next_seq), embedder = coalesce(embedder, excluded.embedder)",
+        (vault_number, step.next_seq, step.embedder),
     )
 
 
@@ -142,6 +142,38 @@ def delete_memories(batch: Batch, vault_number: int, seqs: Sequence[int]) -> Non
     batch.connection.executemany("DELETE FROM memory WHERE id = ?", row_ids)
 
 
+def put_memory(batch: Batch, data_key: DataKey, vault_number: int, memory: Memory) -> None:
+    """Write a memory in the place of the one with its seq.
+
+    Raises:
+        StoreUnavailable: there is none; nothing was changed.
+    """
+    row_id, body = _sealed_memory(data_key, vault_number, memory)
+    batch.connection.execute("UPDATE memory SET body = ? WHERE id = ?", (body, row_id))
+    if batch.connection.changes() != 1:
+        raise StoreUnavailable("The memory to be changed is not there.", hint="Load the vault again.")
+
+
+def rewrite_memory(batch: Batch, data_key: DataKey, vault_number: int, seq: int, memory: Memory) -> None:
+    """Delete a memory with its embedding, and store another one without embedding.
+
+    Raises:
+        StoreUnavailable: the one is not there, or the other's seq is taken; nothing was changed.
+    """
+    connection, old_id = batch.connection, _row_id(vault_number, seq)
+    connection.execute("DELETE FROM embedding WHERE id = ?", (old_id,))
+    connection.execute("DELETE FROM memory WHERE id = ?", (old_id,))
+    if connection.changes() != 1:
+        raise StoreUnavailable("The memory to be changed is not there.", hint="Load the vault again.")
+    try:
+        connection.execute("INSERT INTO memory(id, body) VALUES (?, ?)", _sealed_memory(data_key, vault_number, memory))
+    except apsw.ConstraintError as error:
+        raise StoreUnavailable("This memory was stored before.", hint="Load the vault again.") from error
+    connection.execute(
+        "UPDATE vault_state SET next_seq = max(next_seq, ?) WHERE vault = ?", (memory.seq + 1, vault_number)
+    )
+
+
 def purge_slice(batch: Batch, vault_number: int) -> bool:
     """Remove a few rows of each table of a shredded vault; True when none is left."""
     return delete_vault_rows(batch.connection, vault_number) == 0
@@ -150,12 +182,12 @@ def purge_slice(batch: Batch, vault_number: int) -> bool:
 def delete_vault_rows(connection: apsw.Connection, vault_number: int) -> int:
     """Remove rows of a vault from every table, at most `PURGE_ROWS` or about `PURGE_BYTES` of each; how many."""
     before = connection.total_changes()
+    connection.execute("DELETE FROM vault_state WHERE vault = ?", (vault_number,))  # first: then no trigger counts
     low, high = _row_range(vault_number)
     for table in ("embedding", "memory"):
         _delete_slice(connection, table, "id BETWEEN ? AND ?", (low, high))
     for table in ("inbox", "damaged_inbox"):
         _delete_slice(connection, table, "vault = ?", (vault_number,))
-    connection.execute("DELETE FROM vault_state WHERE vault = ?", (vault_number,))
     return connection.total_changes() - before
 
 
@@ -193,7 +225,7 @@ def load(connection: apsw.Connection, vault: OpenVault, vault_number: int, *, mo
     A row that was changed since it was written is left out: one bad sector must not take the whole vault.
     """
     row_range = _row_range(vault_number)
-    state = one_row(connection, "SELECT next_seq FROM vault_state WHERE vault = ?", (vault_number,))
+    state = one_row(connection, "SELECT next_seq, moves FROM vault_state WHERE vault = ?", (vault_number,))
     model, dims = one_row(connection, "SELECT number, dims FROM model WHERE id = ?", (model_id,)) or (0, 1)
     bad_memories: list[int] = []
     bad_embeddings: list[int] = []
@@ -223,6 +255,7 @@ def load(connection: apsw.Connection, vault: OpenVault, vault_number: int, *, mo
             1 if state is None else state[0], (last_row_id & SEQ_MASK) + 1
         ),  # a damaged counter takes none twice
         damaged=len(bad_memories) + len(bad_embeddings) + len(bad_inbox),
+        moving=state is not None and state[1] == 1,
     )
     damaged = DamagedRows(memories=tuple(bad_memories), embeddings=tuple(bad_embeddings), inbox=tuple(bad_inbox))
     return Loaded(image=image, damaged=damaged)
@@ -284,6 +317,15 @@ def _decoded(
             damaged.append(row_id)
             continue
         yield row_id, decoded
+
+
+def vault_sizes(connection: apsw.Connection, vault_numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """By vault number: its memories, and the bytes of their rows."""
+    found = {}
+    for number in vault_numbers:
+        row = one_row(connection, "SELECT memories, content_bytes FROM vault_state WHERE vault = ?", (number,))
+        found[number] = (0, 0) if row is None else tuple(row)
+    return found
 
 
 def set_aside(batch: Batch, vault_number: int, row_ids: Sequence[int], *, now_ms: int) -> None:

@@ -4,9 +4,11 @@ Owns the format of these files. They are a cache: a bad or missing one costs a r
 answer, so everything is verified before hnswlib sees a byte of it, and what does not hold is removed. Must never write
 a vector to the disk unsealed. Synchronous: for worker threads, one call at a time for one vault.
 
-A file is a header in clear (magic, format version, segment, generation, bytes of the two parts) and then both parts,
-each cut into pieces of 1 MiB, each piece sealed with the vault's data key (AES-256-GCM) and bound to vault, segment,
-generation and place. The first part is a manifest with the row labels, the second hnswlib's own file.
+A file is a header in clear (magic, format version, segment, generation, bytes of the two parts), a key of its own,
+sealed with the vault's data key, and then both parts, each cut into pieces of 1 MiB, each piece sealed with the file's
+key (AES-256-GCM) and bound to vault, segment, generation and place. The first part is a manifest with the row labels,
+the second hnswlib's own file. When a memory is deleted, the files that hold its vectors are shredded: overwriting their
+keys takes a millisecond, overwriting all of them would take seconds.
 """
 
 from __future__ import annotations
@@ -27,14 +29,15 @@ import numpy as np
 import xxhash
 
 from actors.segments import EF_CONSTRUCTION, GONE, LINKS, NOWHERE, ORDINAL_BITS, Segment, load_segment
-from actors.store.seal import SEALED_OVERHEAD_BYTES, DataKey, Table, sync_directory
+from actors.store.seal import KEY_BYTES, SEALED_OVERHEAD_BYTES, WRAPPED_KEY_BYTES, DataKey, Table, sync_directory
 from models.errors import CorruptRow, StorageFull, StoreUnavailable
 
-FORMAT = 1
+FORMAT = 2
 GENERATIONS_KEPT = 2
 
 _MAGIC = b"MRSEGMT\n"
 _HEADER = struct.Struct(">8sHIQQQ")  # magic, format, segment, generation, bytes of the first part and of the second
+_KEY_PLACE = (1 << 32) - 1  # among the pieces, where none stands
 _PIECE_BYTES = 1 << 20
 _NAME = re.compile(r"(\d{1,9})\.(\d{1,18})")
 _DRAFT_SUFFIX = ".new"
@@ -104,7 +107,7 @@ def save_segment(directory: Path, data_key: DataKey, vault_number: int, segment:
         older = sorted(generation for number, generation in _files(home) if number == segment.number)
         generation = older[-1] + 1 if older else 1
         with segment.open_payload() as payload:
-            _write_file(home, data_key, segment, generation, payload)
+            _write_file(home, data_key, vault_number, segment, generation, payload)
         for outdated in older[: -(GENERATIONS_KEPT - 1)]:
             (home / f"{segment.number}.{outdated}").unlink(missing_ok=True)
     except OSError as error:
@@ -122,8 +125,12 @@ def make_directories(directory: Path, home: Path) -> None:
             sync_directory(path.parent)
 
 
-def _write_file(home: Path, data_key: DataKey, segment: Segment, generation: int, payload: int) -> None:
+def _write_file(
+    home: Path, data_key: DataKey, vault_number: int, segment: Segment, generation: int, payload: int
+) -> None:
     """Write beside, sync, rename: the name stands for a whole file or for none."""
+    secret = os.urandom(KEY_BYTES)
+    file_key = DataKey(secret, vault_number=vault_number)
     head = _head(segment, payload)
     payload_bytes = os.fstat(payload).st_size
     path = home / f"{segment.number}.{generation}"
@@ -132,11 +139,12 @@ def _write_file(home: Path, data_key: DataKey, segment: Segment, generation: int
     try:
         with open(descriptor, "wb", buffering=0) as file:
             write_all(file, _HEADER.pack(_MAGIC, FORMAT, segment.number, generation, len(head), payload_bytes))
+            write_all(file, _seal(data_key, segment.number, generation, _KEY_PLACE, secret))
             pieces = cut(len(head)) + cut(payload_bytes)
             for place, (start, size) in enumerate(pieces):
                 of_head = place < len(cut(len(head)))
                 piece = head[start : start + size] if of_head else os.pread(payload, size, start)
-                write_all(file, _seal(data_key, segment.number, generation, place, piece))
+                write_all(file, _seal(file_key, segment.number, generation, place, piece))
             os.fsync(file.fileno())
         draft.rename(path)
     except BaseException:
@@ -208,7 +216,11 @@ def load_segments(directory: Path, data_key: DataKey, vault_number: int, *, mode
         path = home / f"{number}.{generation}"
         try:
             with path.open("rb") as file:
-                loaded[number] = _read_file(file, data_key, number, generation, model_id=model_id, dims=dims)
+                head_bytes, payload_bytes = _read_header(file, number, generation)
+                file_key = _read_key(file, data_key, vault_number, number, generation)
+                parts = _unsealed(file, file_key, number, generation, cut(head_bytes) + cut(payload_bytes))
+                head = b"".join(next(parts) for _ in cut(head_bytes))
+                loaded[number] = _read_parts(head, parts, number, payload_bytes, model_id=model_id, dims=dims)
         except (_Refused, OSError, MemoryError) as error:
             unusable.append(_refusal(vault_number, path.name, _reason(error)))
             with contextlib.suppress(OSError):
@@ -228,13 +240,10 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _read_file(
-    file: BinaryIO, data_key: DataKey, number: int, generation: int, *, model_id: str, dims: int
+def _read_parts(
+    head: bytes, payload_pieces: Iterator[bytes], number: int, payload_bytes: int, *, model_id: str, dims: int
 ) -> tuple[int, Segment]:
     """The sequence and the segment of one file."""
-    head_bytes, payload_bytes = _read_header(file, number, generation)
-    parts = _unsealed(file, data_key, number, generation, cut(head_bytes) + cut(payload_bytes))
-    head = b"".join(next(parts) for _ in cut(head_bytes))
     manifest, columns = _split_head(head)
     _check(manifest, columns, payload_bytes, model_id=model_id, dims=dims)
     labels = np.frombuffer(columns, "<u8", manifest.rows).astype(np.uint64)
@@ -243,7 +252,7 @@ def _read_file(
     try:
         checksum = xxhash.xxh3_128()
         with open(descriptor, "wb", buffering=0, closefd=False) as payload:
-            for piece in parts:
+            for piece in payload_pieces:
                 checksum.update(piece)
                 write_all(payload, piece)
         if checksum.digest() != manifest.payload_xxh3:
@@ -258,6 +267,16 @@ def _read_file(
     segment.number = number
     segment.saved = True
     return manifest.sequence, segment
+
+
+def _read_key(file: BinaryIO, data_key: DataKey, vault_number: int, number: int, generation: int) -> DataKey:
+    """The file's own key, behind its header."""
+    rows = [(_row_id(number, _KEY_PLACE), file.read(WRAPPED_KEY_BYTES))]
+    try:
+        ((_, secret),) = data_key.unseal_rows(_TABLE, rows, qualifier=_SNAPSHOT_BIT | generation)
+        return DataKey(secret, vault_number=vault_number)
+    except (CorruptRow, ValueError) as error:
+        raise _Refused("its key fails its checksum, or is not of this vault, segment or generation") from error
 
 
 def _read_header(file: BinaryIO, number: int, generation: int) -> tuple[int, int]:
@@ -276,7 +295,8 @@ def _read_header(file: BinaryIO, number: int, generation: int) -> tuple[int, int
     if max(head_bytes, payload_bytes) > size:
         raise _Refused("of another size than its header says")
     pieces = len(cut(head_bytes)) + len(cut(payload_bytes))
-    if size != _HEADER.size + head_bytes + payload_bytes + pieces * SEALED_OVERHEAD_BYTES:
+    overhead_bytes = _HEADER.size + WRAPPED_KEY_BYTES + pieces * SEALED_OVERHEAD_BYTES
+    if size != overhead_bytes + head_bytes + payload_bytes:
         raise _Refused("of another size than its header says")
     return head_bytes, payload_bytes
 
@@ -314,7 +334,8 @@ def _check(manifest: Manifest, columns: bytes, payload_bytes: int, *, model_id: 
 
 
 def prune_segments(directory: Path, vault_number: int, *, keep: Collection[int]) -> None:
-    """Remove the files of segments that are no longer part of a vault's index (merged, rebuilt, emptied).
+    """Remove the files of segments that are no longer part of a vault's index (merged, rebuilt, emptied), for good:
+    they may hold vectors of memories that are deleted.
 
     Raises:
         StoreUnavailable: a file cannot be removed.
@@ -323,9 +344,19 @@ def prune_segments(directory: Path, vault_number: int, *, keep: Collection[int])
     try:
         for number, generation in _files(home):
             if number not in keep:
-                (home / f"{number}.{generation}").unlink(missing_ok=True)
+                _shred(home / f"{number}.{generation}")
+        _remove_drafts(home)
     except OSError as error:
         raise StoreUnavailable(f"Snapshots of an index cannot be removed: {error.strerror}.") from error
+
+
+def _shred(path: Path) -> None:
+    """Destroy a file's key, durably, then unlink it."""
+    with contextlib.suppress(OSError), path.open("r+b", buffering=0) as file:  # no reason to leave the file there
+        file.seek(_HEADER.size)
+        write_all(file, bytes(WRAPPED_KEY_BYTES))
+        os.fsync(file.fileno())
+    path.unlink(missing_ok=True)
 
 
 def remove_snapshots(directory: Path, vault_number: int) -> None:
@@ -358,7 +389,7 @@ def _files(home: Path) -> list[tuple[int, int]]:
 
 
 def _remove_drafts(home: Path) -> None:
-    """What a crash in the middle of saving has left."""
+    """What a crash in the middle of saving has left. Not the draft of an imprint, which may be under way."""
     if home.exists():
-        for draft in home.glob("*" + _DRAFT_SUFFIX):
-            draft.unlink(missing_ok=True)
+        for draft in home.glob("*.*" + _DRAFT_SUFFIX):
+            _shred(draft)

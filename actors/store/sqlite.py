@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ from actors.store.counter import CommitCounter, counter_path
 from actors.store.damage import DamagedRows, log_damaged_rows
 from actors.store.data_directory import META_FILE, lock_data_directory, prepare, shard_path
 from actors.store.directory import SqliteDirectory
+from actors.store.embedder_rows import VaultEmbedders
 from actors.store.keyring import KeyRing
 from actors.store.ledger import LEDGER_FILE, LedgerFile
+from actors.store.memory_changes import MemoryChanges
 from actors.store.protocol import Commit, Materialisation, VaultImage
 from actors.store.restoring import SNAPSHOT_FOLDER
 from actors.store.scrub import Scrub
@@ -67,7 +69,7 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore(VaultCaches, SqliteDirectory):
+class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqliteDirectory):
     """Implements `actors.store.protocol.Store`: the directory, and the vaults' logs in their shards."""
 
     __slots__ = ("_data_dir", "_databases", "_rows_damaged", "_snapshot_calls", "_snapshots", "_space")
@@ -168,16 +170,6 @@ class SqliteStore(VaultCaches, SqliteDirectory):
         rows = len(step.row_ids) + len(step.memories) + len(step.vectors)
         await self._shard(vault).committer.run(Ticket(work, rows=rows))
 
-    async def delete_memories(self, vault: VaultRef, seqs: Sequence[int]) -> None:
-        """Delete these memories and their embeddings for good; see the protocol."""
-        doomed = tuple(seqs)
-
-        def work(batch: Batch) -> None:
-            self._keyring.find(vault)
-            sql.delete_memories(batch, vault.number, doomed)
-
-        await self._shard(vault).committer.run(Ticket(work, rows=len(doomed)))
-
     async def load_page(self, vault: VaultRef, page: Page, *, model_id: str) -> Paged:
         """Read memories in order; see the protocol."""
 
@@ -218,6 +210,19 @@ class SqliteStore(VaultCaches, SqliteDirectory):
             ShardDamaged: a file must not be served, and so not copied either.
         """
         return await trio.to_thread.run_sync(partial(back_up, self._data_dir, target_dir, now_ms=self._now_ms()))
+
+    async def vault_sizes(self, vaults: Sequence[VaultRef]) -> dict[int, tuple[int, int]]:
+        """Memories and bytes by vault number; see the protocol."""
+        by_shard: dict[int, list[int]] = {}
+        for vault in vaults:
+            by_shard.setdefault(vault.shard, []).append(vault.number)
+        sizes: dict[int, tuple[int, int]] = {}
+        for shard, numbers in by_shard.items():
+            if self._databases[shard].damage is not None:
+                continue
+            with suppress(StoreUnavailable):  # logged; what cannot be read is left out
+                sizes |= await self._databases[shard].readers.run(partial(sql.vault_sizes, vault_numbers=numbers))
+        return sizes
 
     def _shard(self, vault: VaultRef) -> Database:
         """The database of a vault.

@@ -18,9 +18,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.embedder import Embedder, open_embedder
+from actors.metering import Meter
 from actors.store.protocol import Materialisation, VaultImage
 from actors.supervisor import Supervisor, open_supervisor
 from actors.vault_actor import VaultLimits
+from models.accounts import SERVER, Actor
 from models.errors import VaultUnavailable
 from models.ids import VaultRef
 from models.memory import Exchange, Message
@@ -106,9 +108,9 @@ class WatchedStore(MemoryStore):
         await self._pass("delete_memories")
         await super().delete_memories(vault, seqs)
 
-    async def replace_vault(self, vault: VaultRef) -> VaultRef:
+    async def replace_vault(self, vault: VaultRef, *, by: Actor = SERVER) -> VaultRef:
         await self._pass("replace_vault")
-        return await super().replace_vault(vault)
+        return await super().replace_vault(vault, by=by)
 
 
 class House:
@@ -164,6 +166,7 @@ async def open_house(
     gate: Gate | None = None,
     drain_timeout_s: float = 5.0,
     limits: VaultLimits | None = None,
+    meter: Meter | None = None,
     **settings: Any,
 ) -> AsyncIterator[House]:
     """A running house; keyword arguments beyond the named ones are `VaultSettings`.
@@ -171,6 +174,7 @@ async def open_house(
     Args:
         disk: what an earlier house left behind.
         gate: holds the encoder.
+        meter: counts what vaults learn.
     """
     store = WatchedStore(disk or MemoryDisk())
     try:
@@ -182,6 +186,7 @@ async def open_house(
                 VaultSettings(**settings),
                 limits or VaultLimits(),
                 drain_timeout_s=drain_timeout_s,
+                meter=meter,
             ) as supervisor,
         ):
             yield House(store, embedder, supervisor)
@@ -193,7 +198,7 @@ async def new_vault(store: MemoryStore) -> VaultRef:
     """Another empty vault of this store."""
     if not await store.has_account():
         await store.create_account(key_hash=b"account", shown="mk_", created_ms=NOW_MS)
-    key_hash = f"key {len(store.disk.keys)}".encode()
+    key_hash = f"key {len(store.state.keys)}".encode()
     principal = await store.create_key(1, name="user", key_hash=key_hash, shown="mk_", created_ms=NOW_MS)
     return principal.vault
 

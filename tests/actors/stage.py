@@ -93,6 +93,7 @@ async def running(
             hydrated={} if hydrated is None else hydrated,
             resized=sizes.append,
             applied=lambda _: None,
+            learned=lambda _row, _stored: None,
         )
         held = Running(actor, mailbox, sizes)
         actors.start_soon(held.run)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.catalogue import NOBODY, Catalogue, Count
+from actors.catalogue import Catalogue, Count
+from actors.session_order import NOBODY
 from models.memory import Memory
 from models.messages import Scope
 

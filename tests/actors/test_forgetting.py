@@ -1,4 +1,4 @@
-"""The deletion of one session: in steps, in an order that a crash cannot turn against what it promises.
+"""The deletion of memories: in steps, in an order that a crash cannot turn against what it promises.
 
 What callers see of it is in `test_vault_actor.py`.
 """
@@ -12,8 +12,10 @@ import trio
 from trio.testing import MockClock
 
 from actors.analysis import analyse
-from actors.forgetting import forget_session
+from actors.forgetting import Forgetting
 from actors.imprint_keeper import ImprintKeeper
+from actors.index_keeper import IndexKeeper
+from actors.mailbox import Mailbox
 from actors.step_writer import StepWriter
 from actors.store.protocol import VaultStore
 from actors.vault import Vault
@@ -42,6 +44,10 @@ class NeverWritten:
         self.asked.append("remove imprint")
         await trio.lowlevel.checkpoint()
 
+    async def prune_segments(self, vault: VaultRef, *, keep: Sequence[int]) -> None:
+        self.asked.append(f"keep segments {list(keep)}")
+        await trio.lowlevel.checkpoint()
+
     async def delete_memories(self, vault: VaultRef, seqs: Sequence[int]) -> None:
         self.asked.append(f"delete {list(seqs)}")
         await trio.lowlevel.checkpoint()
@@ -68,8 +74,10 @@ async def test_a_deletion_gives_up_the_imprint_that_is_being_written(mock_clock:
     async with imprints.running():
         imprints.keep_nowait(vault)
         await held.saving.wait()
-        count = await forget_session("two", ref=REF, vault=vault, store=store, writer=writer, imprints=imprints)
-    assert count == 1
-    assert held.asked == ["save given up", "remove imprint", "delete [2]"]
+        mailbox = Mailbox(messages_max=8, reserved_max=1)
+        keeper = IndexKeeper(REF, store, mailbox, trio.CapacityLimiter(1), model_id="m", dims=8)
+        forgetting = Forgetting(REF, vault, store, writer=writer, imprints=imprints, keeper=keeper, reload=lambda: None)
+        await forgetting.delete(vault.session_seqs("two"))
+    assert held.asked == ["save given up", "remove imprint", "keep segments []", "delete [2]"]
     assert vault.session_seqs("two") == []
     assert vault.memories == 2

@@ -41,6 +41,10 @@ class Log:
         return positions
 
 
+def forget_one(log: Log, seq: int) -> None:
+    log.vault.know_again([log.vault.forget(seq)])
+
+
 @pytest.fixture
 def log() -> Log:
     return Log()
@@ -176,8 +180,7 @@ def test_what_is_forgotten_may_come_again(log: Log) -> None:
     )
     kept = final("a")
     assert log.take(*messages, kept) == [0, 1, 2, 3]
-    for seq in log.vault.session_seqs("s"):
-        log.vault.forget(seq)
+    log.vault.know_again([log.vault.forget(seq) for seq in log.vault.session_seqs("s")])
     assert log.take(kept) == []
     assert log.take(*messages) == [0, 1, 2]
 
@@ -185,9 +188,47 @@ def test_what_is_forgotten_may_come_again(log: Log) -> None:
 def test_forgotten_upload_lines_may_come_again(log: Log) -> None:
     lines = said("a", session_id="s"), said("b", session_id="s", timestamp_ms=5), said("a")
     assert log.take(*lines, source="upload") == [0, 1, 2]
-    for seq in log.vault.session_seqs("s"):
-        log.vault.forget(seq)
+    log.vault.know_again([log.vault.forget(seq) for seq in log.vault.session_seqs("s")])
     assert log.take(*lines, source="upload") == [0, 1]
+
+
+def test_of_two_with_the_same_words_and_time_one_stays_known_when_the_other_is_forgotten(log: Log) -> None:
+    """Two clients gave them different ids."""
+    first = final("a", external_id="x", timestamp_ms=7)
+    second = final("a", external_id="y", timestamp_ms=7)
+    assert log.take(first) == [0]
+    assert log.take(second) == [0]
+    forget_one(log, 2)
+    assert log.take(final("a", timestamp_ms=7), first) == []
+    assert log.take(second) == [0]
+    forget_one(log, 1)
+    assert log.take(final("a", timestamp_ms=7)) == []
+    forget_one(log, 3)
+    assert log.take(final("a", timestamp_ms=7)) == [0]
+
+
+def test_when_the_newer_statement_is_forgotten_the_older_one_counts_again(log: Log) -> None:
+    assert log.take(final("a")) == [0]
+    assert log.take(final("a"), after_ms=2 * WINDOW_MS) == [0]
+    assert log.take(final("a"), after_ms=2 * WINDOW_MS + 1) == []
+    forget_one(log, 2)
+    assert log.take(said("a"), after_ms=2 * WINDOW_MS + 2) == [], "as a message of earlier turns it is known still"
+    assert log.take(final("a"), after_ms=2 * WINDOW_MS + 3) == [0]
+
+
+def test_an_upload_line_stays_known_while_any_of_its_words_without_a_time_is_there(log: Log) -> None:
+    assert log.take(final("a")) == [0]
+    assert log.take(final("a"), after_ms=2 * WINDOW_MS) == [0]
+    forget_one(log, 2)
+    assert log.take(said("a"), source="upload") == []
+    forget_one(log, 1)
+    assert log.take(said("a"), source="upload") == [0]
+
+
+def test_what_is_alike_but_not_the_same_is_told_apart_when_one_is_forgotten(log: Log) -> None:
+    assert log.take(final("alpha"), final("Alpha!"), final("alpha", session_id="s")) == [0, 1, 2]
+    forget_one(log, 1)
+    assert log.take(final("alpha"), final("Alpha!"), final("alpha", session_id="s")) == [0]
 
 
 def test_a_statement_with_an_earlier_clock_does_not_shorten_the_window(log: Log) -> None:

@@ -75,6 +75,14 @@ def test_a_rare_word_counts_more_than_a_common_one() -> None:
     assert (scores > 0).all()
 
 
+def test_words_about_the_talk_itself_need_not_be_held() -> None:
+    """Whoever asks what they said about a dog wants the dog."""
+    subject = filled("dog", "cat", "said")
+    assert subject.match(["said", "dog"]).coverage.tolist() == [1, 0, 0]
+    assert subject.match(["said"]).coverage.tolist() == [0, 0, 0]
+    assert subject.match(["said"]).scores[2] > 0
+
+
 def test_an_unknown_word_lowers_the_coverage() -> None:
     subject = filled("dog", "cat")
     assert subject.match(["dog"]).coverage[0] == 1

@@ -201,6 +201,18 @@ def test_there_is_one_job_at_a_time() -> None:
     assert index.plan(plain_labels) is None
 
 
+def test_only_what_came_of_its_own_plan_is_expected() -> None:
+    """A vault may begin anew while a build of its earlier incarnation is under way."""
+    index, again = filled(150), filled(150)
+    segment = built(planned(index))
+    assert index.expects(segment)
+    assert not again.expects(segment)
+    planned(again)
+    assert not again.expects(segment)
+    index.install(segment)
+    assert not index.expects(segment)
+
+
 def test_an_abandoned_job_is_planned_again_once_more_vectors_have_come() -> None:
     index = filled(300)
     job = planned(index)
@@ -243,19 +255,45 @@ def test_small_segments_are_merged() -> None:
     assert known(index) == set(range(8_000))
 
 
-def test_a_segment_is_saved_again_when_a_row_gets_another_vector() -> None:
-    index = sealed(filled(300))
-    index.segments[0].saved = True
-    index.put(np.array([5]), unit_vectors(1, seed=5))
-    assert not index.segments[0].saved
+def test_a_segment_is_not_clean_when_a_row_gets_another_vector_or_loses_its_memory() -> None:
+    """Its graph still has the vector, so it must not be on the disk."""
+    replaced, removed = sealed(filled(300)), sealed(filled(300))
+    assert replaced.segments[0].clean
+    replaced.put(np.array([5]), unit_vectors(1, seed=5))
+    assert not replaced.segments[0].clean
+    assert removed.segments[0].clean
+    removed.remove(5)
+    assert not removed.segments[0].clean
 
 
-def test_a_deletion_writes_no_snapshot_again() -> None:
-    """What is deleted is known by its label, which finds no chunk any more."""
+def test_mending_builds_what_is_not_clean_once_and_only_after_deletions_have_ended() -> None:
     index = sealed(filled(300))
-    index.segments[0].saved = True
     index.remove(5)
-    assert index.segments[0].saved
+    assert index.plan(plain_labels) is None
+    index.mend()
+    index.remove(6)
+    assert index.plan(plain_labels) is None, "more may come"
+    index.mend()
+    job = index.plan(plain_labels)
+    assert job is not None
+    assert job.rows == 298
+    index.remove(7)
+    index.install(built(job))
+    assert not index.segments[0].clean, "it was built with what was deleted meanwhile"
+    assert index.plan(plain_labels) is None
+    index.mend()
+    while (job := index.plan(plain_labels)) is not None:
+        index.install(built(job))
+    assert all(segment.clean for segment in index.segments)
+    assert known(index) == set(range(300)) - {5, 6, 7}
+
+
+def test_the_segments_that_hold_a_chunk_are_told() -> None:
+    index = sealed(filled(300))
+    (segment,) = index.segments
+    assert index.holding(np.array([5, 299])) == [segment]
+    index.remove(5)
+    assert index.holding(np.array([5])) == []
 
 
 # Labels.

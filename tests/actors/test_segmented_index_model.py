@@ -126,16 +126,21 @@ class AgainstTheExactIndex(RuleBasedStateMachine):
 
     @rule()
     def save(self) -> None:
-        for segment in self.index.segments:
+        clean = [segment for segment in self.index.segments if segment.clean]
+        for segment in clean:
             if not segment.saved:
                 save_segment(self.path, KEY, 7, segment)
                 segment.saved = True
-        prune_segments(self.path, 7, keep={segment.number for segment in self.index.segments})
+        prune_segments(self.path, 7, keep={segment.number for segment in clean})
+
+    @rule()
+    def mend(self) -> None:
+        self.index.mend()
 
     @rule(before=st.booleans())
     def restart(self, before: bool) -> None:
         """Deleted memories leave no gap; vectors are put before the segments are adopted, or where none covers them.
-        A replaced vector has its segment saved first, as `put` demands."""
+        What is not clean any more is pruned first."""
         self.save()
         living = self.living()
         kept = sorted({self.chunk_memory[chunk] for chunk in living})

@@ -48,8 +48,7 @@ def embed(vault: Vault) -> None:
 
 
 def forget(vault: Vault, session_id: str) -> None:
-    for seq in vault.session_seqs(session_id):
-        vault.forget(seq)
+    vault.know_again([vault.forget(seq) for seq in vault.session_seqs(session_id)])
 
 
 def search(vault: Vault, text: str, *, by_meaning: bool = False, limit: int = 100, **scope: Any) -> tuple[Hit, ...]:

@@ -1,8 +1,8 @@
 """A vault against a plain list: whatever is done in whatever order, nothing is lost, doubled or misplaced.
 
 The machine plays the actor and the store: it commits rows, lets the vault take them in, attaches vectors in any order,
-writes or loses steps, forgets sessions and loads the vault anew from what the steps have written. The oracle is a list
-of dicts with the rules of design section 6 spelled out the slow way.
+writes or loses steps, forgets sessions and single memories, changes some, and loads the vault anew from what the steps
+have written. The oracle is a list of dicts with the rules of design section 6 spelled out the slow way.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from actors.analysis import analyse
 from actors.store.protocol import Materialisation, Vectors
 from actors.vault import Vault
 from models.memory import Exchange, InboxRow, Memory, Message, Source
 from models.messages import Scope, Search
+from models.selection import MemoryFilter
 from models.text import normalised
 from tests.actors.house import NOW_MS
 from tests.fakes.embedding import HashEmbedding
@@ -59,6 +61,7 @@ class Oracle:
             self.memories.append(
                 {
                     "seq": self.next_seq,
+                    "number": self.next_seq,
                     "who": (message.session_id, message.role, message.content),
                     "id": message.external_id,
                     "given_ms": given_ms,
@@ -89,6 +92,10 @@ class Oracle:
             other.session_id, other.role, other.content, other.timestamp_ms,
         )  # fmt: skip
 
+    def of(self, seq: int) -> dict[str, Any]:
+        (found,) = [memory for memory in self.memories if memory["seq"] == seq]
+        return found
+
     def forget(self, session_id: str) -> None:
         self.memories = [memory for memory in self.memories if memory["who"][0] != session_id]
 
@@ -115,6 +122,12 @@ class Disk:
             assert len(rows) == len(self.memories[seq].spans)
             self.vectors[seq] = rows
         self.next_seq = max(self.next_seq, step.next_seq)
+
+    def rewrite(self, seq: int, memory: Memory) -> None:
+        assert memory.seq >= self.next_seq, "a seq is never reused"
+        self.delete([seq])
+        self.memories[memory.seq] = memory
+        self.next_seq = memory.seq + 1
 
     def delete(self, seqs: list[int]) -> None:
         for seq in seqs:
@@ -204,9 +217,53 @@ class VaultMachine(RuleBasedStateMachine):
         self.write_step(unfinished=True)
         seqs = self.vault.session_seqs(session_id)
         self.disk.delete(seqs)
-        for seq in seqs:
-            self.vault.forget(seq)
+        self.vault.know_again([self.vault.forget(seq) for seq in seqs])
         self.oracle.forget(session_id)
+
+    @precondition(lambda self: self.oracle.memories)
+    @rule(data=st.data())
+    def forget_one(self, data: st.DataObject) -> None:
+        seq = data.draw(st.sampled_from(self._seqs()))
+        self.write_step(unfinished=True)
+        self.disk.delete([seq])
+        self.vault.know_again([self.vault.forget(seq)])
+        self.oracle.memories.remove(self.oracle.of(seq))
+
+    @precondition(lambda self: self.oracle.memories)
+    @rule(data=st.data(), content=st.sampled_from(TEXTS))
+    def rewrite(self, data: st.DataObject, content: str) -> None:
+        """Another text in the place of one: another seq, the same number."""
+        seq = data.draw(st.sampled_from(self._seqs()))
+        one = self.oracle.of(seq)
+        self.write_step(unfinished=True)
+        analysis = analyse(Message(role="user", content=content), ENCODER, CHUNK_TOKENS)
+        after = replace(
+            self.disk.memories[seq], seq=self.vault.take_seq(), first_seq=one["number"], content=content,
+            stored_ms=self.now_ms, spans=analysis.spans, tokens=analysis.tokens, small_talk=analysis.small_talk,
+        )  # fmt: skip
+        self.disk.rewrite(seq, after)
+        gone = self.vault.forget(seq)
+        self.vault.place(after, analysis)
+        self.vault.know_again([gone])
+        session, role, _ = one["who"]
+        one |= {"seq": after.seq, "who": (session, role, content), "stored_ms": self.now_ms}
+        self.oracle.next_seq = after.seq + 1
+
+    @precondition(lambda self: self.oracle.memories)
+    @rule(data=st.data(), session_id=st.sampled_from(SESSIONS), timestamp_ms=st.sampled_from([1, 2]))
+    def move(self, data: st.DataObject, session_id: str | None, timestamp_ms: int) -> None:
+        """To another session and time, with the same words and vectors."""
+        seq = data.draw(st.sampled_from(self._seqs()))
+        self.write_step(unfinished=True)
+        before = self.disk.memories[seq]
+        after = replace(before, session_id=session_id, timestamp_ms=timestamp_ms, timestamp_given=True)
+        self.disk.memories[seq] = after
+        self.vault.replace(after)
+        one = self.oracle.of(seq)
+        one |= {"who": (session_id, *one["who"][1:]), "timestamp_ms": timestamp_ms, "given_ms": timestamp_ms}
+
+    def _seqs(self) -> list[int]:
+        return [memory["seq"] for memory in self.oracle.memories]
 
     @rule()
     def reload(self) -> None:
@@ -252,6 +309,19 @@ class VaultMachine(RuleBasedStateMachine):
             )
             for one in memories
         }
+
+    @invariant()
+    def memories_are_found_by_number_and_in_the_order_of_time(self) -> None:
+        for one in self.oracle.memories:
+            found = self.vault.find(one["number"])
+            assert found is not None
+            assert found.seq == one["seq"]
+        dead = set(range(1, self.oracle.next_seq + 1)) - {one["number"] for one in self.oracle.memories}
+        assert all(self.vault.find(number) is None for number in dead)
+        selection = self.vault.selection(MemoryFilter(words="alpha"))
+        places = [selection.place(int(at)) for at in selection.by_time(descending=True, after=None, most=1_000)]
+        alphas = [one for one in self.oracle.memories if one["who"][2].lower().startswith("alpha")]
+        assert places == sorted(((one["timestamp_ms"], one["number"]) for one in alphas), reverse=True)
 
     @invariant()
     def every_reader_finds_by_words_what_is_in_its_scope(self) -> None:

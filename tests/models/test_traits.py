@@ -7,15 +7,21 @@ import pytest
 from models.traits import (
     ASKS,
     ASKS_NUMBER,
+    ASKS_PREFERENCE,
     ASKS_WHEN,
     ENDS_ASKING,
+    EXACT_MAX,
     LOOKED_AT_CHARACTERS,
+    PREFERS,
+    TALKING,
     TELLS_NUMBER,
     TELLS_TIME,
+    exact_of,
     speaker_of,
     traits_of,
     wants_of,
 )
+from models.words import terms
 
 
 @pytest.mark.parametrize(
@@ -71,3 +77,49 @@ def test_a_question_wants_a_time_or_a_number(question: str, wants: int) -> None:
 )
 def test_the_speaker_is_the_name_before_the_first_colon(text: str, speaker: str) -> None:
     assert speaker_of(text) == speaker
+
+
+@pytest.mark.parametrize(
+    "text", ["I prefer tea.", "My favourite is blue.", "I can\u2019t stand olives.", "She always walks."]
+)
+def test_a_text_shows_that_somebody_likes_something_or_does_not(text: str) -> None:
+    assert traits_of(text) & PREFERS
+
+
+@pytest.mark.parametrize(
+    ("question", "asks"),
+    [
+        ("What do I like to drink?", True),
+        ("Which herb do I dislike?", True),
+        ("What should I avoid?", True),
+        ("What does the house look like?", False),
+        ("Where is the key?", False),
+    ],
+)
+def test_a_question_asks_what_somebody_likes(question: str, asks: bool) -> None:
+    assert bool(wants_of(question) & ASKS_PREFERENCE) == asks
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ('Who said "Time is a thief"?', ("time is a thief",)),
+        ("Who said \u201ctime is a thief\u201d?", ("time is a thief",)),
+        ("Where is order 4471-B?", ("4471-b",)),
+        ("What does foo_bar() do with config.prod.yaml?", ("foo_bar", "config.prod.yaml")),
+        ("Who is ann.lee@example.org at 10.0.3.17?", ("ann.lee@example.org", "10.0.3.17")),
+        ("Is 2.4.1 out?", ("2.4.1",)),
+        ("It's a well-known fact, e.g. on the 5th of May 2023 at 9:30 or 10am, isn't it?", ()),
+        ("", ()),
+    ],
+)
+def test_a_question_wants_quoted_phrases_and_identifiers_word_for_word(question: str, wanted: tuple[str, ...]) -> None:
+    assert exact_of(question) == wanted
+
+
+def test_not_much_is_wanted_word_for_word() -> None:
+    assert len(exact_of(" ".join(f"item_{number}" for number in range(1_000)))) == EXACT_MAX
+
+
+def test_terms_of_talking_are_stemmed_as_terms_are() -> None:
+    assert TALKING.issuperset(terms("mentioned conversations reminded told"))

@@ -112,7 +112,7 @@ async def test_ingested_messages_keep_time_id_and_metadata(tmp_path: Path) -> No
     """And the model and the session of the request."""
     message = user(DOG, timestamp=1_600_000_000_000, id="m-1", metadata={"a": [1]}, x_unknown=1)
     async with open_server(tmp_path / "data") as server:
-        body = {"messages": [message], "session_id": 7, "model": "gpt-x", "embeddings": "any"}
+        body = {"messages": [message], "session_id": 7, "model": "gpt-x", "embeddings": "all-minilm-L6-v2"}
         assert (await server.post("/v1/memory/ingest", body)).status_code == 202
         (item,) = await server.search("dog")
 

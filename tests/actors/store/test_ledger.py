@@ -77,6 +77,21 @@ def test_what_cannot_be_written_is_owed_until_it_can(tmp_path: Path, caplog: pyt
     assert read_ledger(path) == ledger_of(ERASURES)
 
 
+def test_nothing_is_owed_while_it_is_being_written(tmp_path: Path) -> None:
+    """Others look at `owed` meanwhile, and must not take what is under way for something that failed."""
+    seen: list[int] = []
+
+    class Watched(LedgerFile):
+        def _write(self, lines: bytes) -> None:
+            seen.append(len(self.owed))
+            super()._write(lines)
+
+    Watched(tmp_path / "erasure.log").append(ERASURES)
+
+    assert seen == [0]
+    assert read_ledger(tmp_path / "erasure.log") == ledger_of(ERASURES)
+
+
 def test_a_ledger_holds_no_key_and_no_hash_of_one(tmp_path: Path) -> None:
     key_hash = hash_key("mk_secret")
     line = ledger_lines([RevokedKey(key=key_id(key_hash), revoked_ms=1)])
