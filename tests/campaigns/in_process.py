@@ -134,7 +134,12 @@ class Building:
         self.provider = provider
         self._upstream = upstream
         parts = assemble(
-            settings_for(PROVIDER, proxy=PATIENT_PROXY), house.store, house.embedder, house.supervisor, upstream
+            settings_for(PROVIDER, proxy=PATIENT_PROXY),
+            house.store,
+            house.embedder,
+            house.supervisor,
+            upstream,
+            usage=None,
         )
         self._app = WithRequestId(CloseWithRequest(ReplyAfterRequest(create_app(parts))))
         self._tasks = 0

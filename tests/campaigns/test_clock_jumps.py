@@ -72,7 +72,7 @@ async def open_clocked(data_dir: Path, clock: WallClock) -> AsyncIterator[Client
         if not await store.has_account():
             announced = await create_account(store, created_ms=clock.now_ms)
             key_file.write_text(announced)
-        components = service.assemble(settings, store, embedder, supervisor, upstream)
+        components = service.assemble(settings, store, embedder, supervisor, upstream, usage=None)
         components.now_ms = clock.read
         app = WithRequestId(CloseWithRequest(ReplyAfterRequest(create_app(components))))
 

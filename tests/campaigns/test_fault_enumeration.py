@@ -1,8 +1,8 @@
 """Every single write and sync of a scripted life fails once, and the power goes after every one of them.
 
-The script accepts, materialises, deletes, shreds, checkpoints and reopens. Whatever breaks: nothing acknowledged is
-lost, nothing is there twice, nothing deleted comes back, and the directory opens again. A stride through all of it in
-every run; MEMORYROUTER_TEST_LONG=1 leaves nothing out.
+The script accepts, materialises, deletes, rewrites, shreds, checkpoints and reopens. Whatever breaks: nothing
+acknowledged is lost, nothing is there twice, nothing deleted comes back, and the directory opens again. A stride
+through all of it in every run; MEMORYROUTER_TEST_LONG=1 leaves nothing out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from actors.store.sqlite import SqliteStore, open_store
 from models.errors import MemoryRouterError, SetupError
 from models.ids import VaultRef, hash_key
 from models.store_settings import StoreSettings
-from tests.actors.store.samples import MODEL, memory, new_account, new_vault, step, stored, texts_of
+from tests.actors.store.samples import MODEL, memory, new_account, new_vault, revoke, step, stored, texts_of
 from tests.campaigns.moments import LONG
 from tests.fakes.disk import Cut, Fate, FaultyDisk, Recording
 
@@ -37,6 +37,7 @@ class Promises(msgspec.Struct, frozen=True):
     kept: frozenset[tuple[str, str]] = frozenset()
     deleting: frozenset[tuple[str, str]] = frozenset()
     deleted: frozenset[tuple[str, str]] = frozenset()
+    rewritten: frozenset[tuple[str, str, str]] = frozenset()
     revoked: bool = False
 
 
@@ -81,6 +82,17 @@ class Life:
         if seqs and await self._try(store.delete_memories(vault, seqs)):
             self._note(deleted=self.promises.deleted | {(key, text)})
 
+    async def rewrite(self, store: SqliteStore, key: str, old: str, new: str) -> None:
+        vault = await vault_of(store, key)
+        image = await store.load_vault(vault, model_id=MODEL)
+        seqs = [found.seq for found in image.memories if found.content == old]
+        if not seqs:
+            return
+        tried, deleting = self.promises.tried | {(key, new)}, self.promises.deleting | {(key, old)}
+        self._note(tried=tried, deleting=deleting, rewritten=self.promises.rewritten | {(key, old, new)})
+        if await self._try(store.rewrite_memory(vault, seqs[0], memory(image.next_seq, new))):
+            self._note(kept=self.promises.kept | {(key, new)}, deleted=self.promises.deleted | {(key, old)})
+
     async def shred(self, store: SqliteStore, key: str) -> None:
         vault = await vault_of(store, key)
         entries = frozenset(entry for entry in self.promises.tried if entry[0] == key)
@@ -91,7 +103,7 @@ class Life:
     async def revoke(self, store: SqliteStore, key: str) -> None:
         found = await store.find_key(hash_key(key))
         assert found is not None
-        if await self._try(store.revoke_key(found.key_number, revoked_ms=5)):
+        if await self._try(revoke(store, found, now_ms=5)):
             self._note(revoked=True)
 
     async def live(self, data_dir: Path) -> None:
@@ -109,6 +121,7 @@ class Life:
         await self.materialise(store, KEPT)
         await self.accept(store, KEPT, "a3")
         await self.delete(store, KEPT, "a1")
+        await self.rewrite(store, KEPT, "a2", "a2 changed")
         await self.materialise(store, DOOMED)
         await self.shred(store, DOOMED)
         await self.accept(store, DOOMED, "b2")
@@ -140,6 +153,9 @@ async def check(data_dir: Path, promises: Promises, what: str) -> None:
             entries = {(key, text) for text in found}
             expected = {entry for entry in promises.kept - promises.deleting if entry[0] == key}
             assert expected <= entries, f"{what}: lost {expected - entries}"
+            for owner, old, new in promises.rewritten:
+                if owner == key and (key, old) in promises.kept:
+                    assert ((key, old) in entries) != ((key, new) in entries), f"{what}: neither, or both"
             assert entries <= promises.tried - promises.deleted, f"{what}: came back: {entries & promises.deleted}"
             await stored(store, vault, "it works again")
         if promises.revoked:
@@ -181,7 +197,7 @@ async def operations_of_a_life(beginning: Path, disk: FaultyDisk) -> int:
         disk.operations = 0
         await life.live(data_dir)
         assert life.failures == 0
-        assert len(life.promises.kept) == 6
+        assert len(life.promises.kept) == 7
         assert life.promises.revoked
         operations = disk.operations
         await check(data_dir, life.promises, "healthy")
