@@ -7,6 +7,7 @@ the resource, never a key and never message text.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -68,6 +69,13 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class Conflict(MemoryRouterError):
+    """The request is well-formed, but what it names is in a state that forbids it. Nothing was changed."""
+
+    status = 409
+    code = "conflict"
+
+
 class TooLarge(MemoryRouterError):
     """A body, a line count or a text is over its limit; the message says which and how large it may be."""
 
@@ -75,11 +83,48 @@ class TooLarge(MemoryRouterError):
     code = "too_large"
 
 
+class RateLimited(MemoryRouterError):
+    """A key or an address does more than it may; nothing was done. Retry after `retry_after_s`.
+
+    Attributes:
+        retry_helps: whether the same request may succeed later; a wrong key stays wrong.
+    """
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: int = 1, retry_helps: bool = True) -> None:
+        super().__init__(message, hint=hint, retry_after_s=retry_after_s)
+        self.retry_helps = retry_helps
+
+
+class QuotaExceeded(MemoryRouterError):
+    """The vault may not hold that many memories. Nothing of this request was stored.
+
+    Attributes:
+        details: numbers that tell more.
+    """
+
+    status = 402
+    code = "payment_required"
+
+    def __init__(self, message: str, *, hint: str = "", details: Mapping[str, int] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.details = details or {}
+
+
 class MethodNotAllowed(MemoryRouterError):
     """The path exists, the method does not."""
 
     status = 405
     code = "method_not_allowed"
+
+
+class MisdirectedRequest(MemoryRouterError):
+    """The request names a host that this server does not serve (`server.allowed_hosts`)."""
+
+    status = 421
+    code = "misdirected_request"
 
 
 class UnsupportedEncoding(MemoryRouterError):

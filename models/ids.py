@@ -13,9 +13,13 @@ from typing import NewType
 import msgspec
 
 from models.errors import InvalidRequest, Unauthenticated
+from models.key_limits import KeyLimits
 
 VaultNumber = NewType("VaultNumber", int)
 """An opaque number of one vault; a key row points to it, so that rotation and reattachment keep the vault."""
+
+INVALID_KEY_HINT = "Check the key and its suffix; it may have been revoked."
+"""One for every key that is not accepted, so that no answer tells why."""
 
 KEY_RANDOM_BYTES = 24  # 192 bits, the least that design section 8 allows
 KEY_CHARACTERS_MAX = 200
@@ -56,14 +60,21 @@ class VaultRef(msgspec.Struct, frozen=True):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is asking: the key row behind a credential. `shown` is the part of the key that may be shown."""
+    """Who is asking: the key row behind a credential.
+
+    Attributes:
+        kind: "account" or "user".
+        shown: the part of the key that may be shown.
+        limits: what this key may do, as its account has set it.
+    """
 
     key_number: int
     account_number: int
-    kind: str  # "account" or "user"
+    kind: str
     name: str
     vault: VaultRef
     shown: str = ""
+    limits: KeyLimits = KeyLimits()
 
 
 def mint_key() -> str:
@@ -90,7 +101,7 @@ def parse_key(value: str) -> Credential:
     key, colon, suffix = value.partition(":")
     bounds = _SUFFIXES.get(suffix) if colon else (True, True)
     if bounds is None or len(value) > KEY_CHARACTERS_MAX or not _KEY.match(key):
-        raise Unauthenticated("Invalid or inactive memory key.", hint="Check the key and its suffix.")
+        raise Unauthenticated("Invalid or inactive memory key.", hint=INVALID_KEY_HINT)
     return Credential(key_hash=hash_key(key), access=Access(read=bounds[0], write=bounds[1]), suffixed=bool(colon))
 
 

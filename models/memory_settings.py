@@ -7,11 +7,21 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from models.embedder_settings import BUILT_IN_EMBEDDER
+
 
 class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The embedding model: threads, batches and queues."""
+    """Embedding: which model vaults use, and threads, batches and queues."""
 
-    threads: Annotated[int, Meta(ge=1, le=256, description="Threads that one run of the model uses.")] = 1
+    default: Annotated[
+        str,
+        Meta(min_length=1, max_length=64, description="Embedder of vaults for which no request named another one."),
+    ] = BUILT_IN_EMBEDDER
+    loaded_max: Annotated[
+        int,
+        Meta(ge=1, le=64, description="Models of the kind `onnx` in memory at once; above, the least used one leaves."),
+    ] = 2
+    threads: Annotated[int, Meta(ge=1, le=256, description="Threads that one run of the built-in model uses.")] = 1
     batch_texts_max: Annotated[
         int, Meta(ge=1, le=1_024, description="Texts that one run of the model takes at most.")
     ] = 16
@@ -49,6 +59,10 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=16, le=254, description="Tokens of one chunk; the default model reads 256, two of them marks."),
     ] = 200
+    retention_days: Annotated[
+        int,
+        Meta(ge=0, le=36_500, description="Days until memories are deleted, unless account or vault say; 0: never."),
+    ] = 0
 
 
 class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +90,7 @@ class RecallSettings(msgspec.Struct, frozen=True, kw_only=True):
             le=1,
             description="Probability that the vault holds an answer below which the context is null; 0 lets all in.",
         ),
-    ] = 0.12
+    ] = 0.25
     context_tokens_max: Annotated[
         int, Meta(ge=0, le=10_000_000, description="Tokens that a context may have; 0 sets no token budget.")
     ] = 0

@@ -98,7 +98,10 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     api_key: Annotated[
         Secret,
-        Meta(description="Provider key for requests that bring none. Prefer `api_key_env` or the environment."),
+        Meta(
+            description="Provider key for requests that bring none, of accounts that have stored none. Prefer "
+            "`api_key_env` or the environment."
+        ),
     ] = Secret()
     api_key_env: Annotated[
         str, Meta(max_length=256, description="Name of an environment variable that holds the provider key.")

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from models.embedder_settings import EmbedderSettings, EmbeddersSettings
+from models.limit_settings import LimitSettings
 from models.memory_settings import (
     EmbeddingSettings,
     IndexSettings,
@@ -21,9 +23,11 @@ from models.memory_settings import (
     SessionSettings,
 )
 from models.provider_settings import BUILT_IN_PROVIDERS, Fallbacks, ProviderSettings, Secret
-from models.server_settings import LogSettings, ServerSettings
+from models.screening_settings import ScreeningSettings
+from models.server_settings import CorsSettings, LogSettings, MetricsSettings, ServerSettings
 from models.sizes import GIB, MIB
 from models.store_settings import StoreSettings as StoreLimits
+from models.usage_settings import UsageSettings
 
 _STORE = StoreLimits()  # the store's own defaults, so that they stand in one place
 
@@ -143,12 +147,16 @@ class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may mint Memory Keys."""
+    """Who may mint Memory Keys, and how long a rotated one stays valid."""
 
     any_key_mints: Annotated[
         bool,
         Meta(description="Whether user keys may mint keys of their account, as in the hosted product."),
     ] = False
+    rotation_grace_s: Annotated[
+        int,
+        Meta(ge=0, le=2_592_000, description="Seconds that a rotated key stays valid, unless the request says."),
+    ] = 3_600
 
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,14 +207,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set; `Settings()` is what an empty configuration means."""
 
     server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    cors: CorsSettings = CorsSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     store: StoreSettings = StoreSettings()
     vaults: VaultSettings = VaultSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    embedders: EmbeddersSettings = msgspec.field(default_factory=EmbeddersSettings)
     index: IndexSettings = IndexSettings()
+    usage: UsageSettings = UsageSettings()
     memory: MemorySettings = MemorySettings()
     ingest: IngestSettings = IngestSettings()
     recall: RecallSettings = RecallSettings()
+    screening: ScreeningSettings = ScreeningSettings()
     sessions: SessionSettings = SessionSettings()
     keys: KeySettings = KeySettings()
     proxy: ProxySettings = ProxySettings()
@@ -228,6 +242,8 @@ def describe_settings() -> Iterator[SettingDescription]:
         if section.name == "providers":
             yield from _describe(ProvidersSettings, "providers", without="by_name")
             yield from _describe(ProviderSettings, "providers.NAME")
+        elif section.name == "embedders":
+            yield from _describe(EmbedderSettings, "embedders.NAME")
         elif section.name != "fallbacks":  # its keys are the operator's own
             yield from _describe(section.type, section.name)
 
@@ -245,12 +261,15 @@ def _describe(section: type[msgspec.Struct], name: str, *, without: str = "") ->
 
 __all__ = [
     "BUILT_IN_PROVIDERS",
+    "CorsSettings",
     "EmbeddingSettings",
     "IndexSettings",
     "IngestSettings",
     "KeySettings",
+    "LimitSettings",
     "LogSettings",
     "MemorySettings",
+    "MetricsSettings",
     "ProviderSettings",
     "ProvidersSettings",
     "ProxySettings",
@@ -261,6 +280,7 @@ __all__ = [
     "SettingDescription",
     "Settings",
     "StoreSettings",
+    "UsageSettings",
     "VaultSettings",
     "describe_settings",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from models.embedder_settings import BUILT_IN_EMBEDDERS, EmbedderSettings, EmbeddersSettings
 from models.errors import SettingError
 from models.provider_settings import BUILT_IN_PROVIDERS, Fallbacks, ProviderSettings, Secret
 from models.settings import ProvidersSettings, Settings
@@ -26,6 +27,19 @@ DEFAULT_CONFIG_NAME = "config.toml"
 FILE_BYTES_MAX = 1024 * 1024
 FALLBACKS = "fallbacks"
 
+
+class _Named(msgspec.Struct, frozen=True):
+    """A section that consists of tables by name."""
+
+    type: Any
+    built_in: Iterable[str]
+    noun: str
+
+
+_NAMED = {
+    "providers": _Named(ProviderSettings, tuple(BUILT_IN_PROVIDERS), "provider"),
+    "embedders": _Named(EmbedderSettings, tuple(BUILT_IN_EMBEDDERS), "embedder"),
+}
 _SECTIONS: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 _TRUE = frozenset({"true", "1"})
 _FALSE = frozenset({"false", "0"})
@@ -117,11 +131,11 @@ def _merge_variable(tables: Table, parts: list[str], text: str) -> None:
         raise SettingError("fallbacks are set in the file only: names of models do not fit into a variable's name.")
     if len(parts) == 2:
         table, label = _table(tables, section), section
-    elif len(parts) == 3 and section == "providers":
-        table, label = _provider_table(tables, parts[1])
-        section_type = ProviderSettings
+    elif len(parts) == 3 and section in _NAMED:
+        table, label = _named_table(tables, section, parts[1])
+        section_type = _NAMED[section].type
     else:
-        raise SettingError("a setting is <SECTION>__<KEY>, or PROVIDERS__<NAME>__<KEY>.")
+        raise SettingError("a setting is <SECTION>__<KEY>, PROVIDERS__<NAME>__<KEY> or EMBEDDERS__<NAME>__<KEY>.")
     kind = _field_type(section_type, label, key)
     value = _parse_text(text, kind, f"{label}.{key}")
     _convert(value, kind, f"{label}.{key}")  # checked here as well: the error should name the variable
@@ -135,23 +149,23 @@ def _table(tables: Table, section: str) -> Table:
     return table
 
 
-def _provider_table(tables: Table, name: str) -> tuple[Table, str]:
-    """A provider's table and its label, by the name's spelling in the environment."""
-    providers = _table(tables, "providers")
-    known = [*providers, *(built_in for built_in in BUILT_IN_PROVIDERS if built_in not in providers)]
+def _named_table(tables: Table, section: str, name: str) -> tuple[Table, str]:
+    """The table of a provider or an embedder and its label, by the name's spelling in the environment."""
+    named, kind = _table(tables, section), _NAMED[section]
+    known = [*named, *(built_in for built_in in kind.built_in if built_in not in named)]
     matches = [real for real in known if _environment_spelling(real) == name]
     if len(matches) > 1:
-        raise SettingError(f"means more than one provider: {', '.join(matches)}.")
+        raise SettingError(f"means more than one {kind.noun}: {', '.join(matches)}.")
     real = matches[0] if matches else name
-    table = providers.setdefault(real, {})
+    table = named.setdefault(real, {})
     if not isinstance(table, dict):
-        raise SettingError(f"providers.{real} is no provider.")
-    return table, f"providers.{real}"
+        raise SettingError(f"{section}.{real} is no {kind.noun}.")
+    return table, f"{section}.{real}"
 
 
-def _environment_spelling(provider: str) -> str:
+def _environment_spelling(name: str) -> str:
     """Dashes and dots cannot stand in the name of a variable and become underscores."""
-    return provider.lower().replace("-", "_").replace(".", "_")
+    return name.lower().replace("-", "_").replace(".", "_")
 
 
 # --- the tree becomes settings ---
@@ -165,6 +179,8 @@ def _build_settings(tables: Table, environ: Mapping[str, str]) -> Settings:
             raise SettingError(f"{name} must be a table: [{name}].")
         if name == "providers":
             sections[name] = _build_providers(table, environ)
+        elif name == "embedders":
+            sections[name] = _build_embedders(table, environ)
         elif name == FALLBACKS:
             sections[name] = _build_fallbacks(table)
         else:
@@ -189,6 +205,18 @@ def _build_providers(table: Table, environ: Mapping[str, str]) -> ProvidersSetti
             key = Secret(environ.get(provider.api_key_env, "").strip())
             by_name[name] = msgspec.structs.replace(provider, api_key=key)
     return ProvidersSettings(**_convert_table(ProvidersSettings, "providers", plain), by_name=by_name)
+
+
+def _build_embedders(table: Table, environ: Mapping[str, str]) -> EmbeddersSettings:
+    by_name = dict(BUILT_IN_EMBEDDERS)
+    for name, values in table.items():
+        if not isinstance(values, dict):
+            raise SettingError(f"embedders.{name} must be a table: [embedders.{name}].")
+        given = _convert_table(EmbedderSettings, f"embedders.{name}", values)
+        embedder = msgspec.structs.replace(by_name.get(name, EmbedderSettings()), **given)
+        key = embedder.api_key or Secret(environ.get(embedder.api_key_env, "").strip() if embedder.api_key_env else "")
+        by_name[name] = msgspec.structs.replace(embedder, api_key=key, base_url=embedder.base_url.rstrip("/"))
+    return EmbeddersSettings(by_name=by_name)
 
 
 def _build_fallbacks(table: Table) -> Fallbacks:

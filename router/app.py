@@ -16,32 +16,47 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTim
 from models.errors import InvalidRequest, MemoryRouterError, MethodNotAllowed, NotFound, TooLarge
 from router.bodies import too_large
 from router.components import Components
+from router.cors import Cors
 from router.observe import describe_error, log_event
+from router.request_checks import check_head
 from router.request_ids import current_request_id
+from router.requests import put_limit_headers, read_caller
 from router.routes.chat import chat_routes
 from router.routes.export import export_routes
+from router.routes.keys import key_routes
+from router.routes.mcp import mcp_routes
+from router.routes.memories import memories_routes
 from router.routes.memory import memory_routes
 from router.routes.passthrough import passthrough_routes
+from router.routes.providers import provider_routes
 from router.routes.system import system_routes
+from router.routes.usage import usage_routes
 from router.wire_errors import error_body, error_headers, error_status
 
-BODY_TIMEOUT_S = 120
-"""Seconds that a client may take to send a body."""
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/metrics", "/openapi.json"})
+"""Routes that need no key; each tells nothing about a vault, a key or an account (`/metrics` asks, where it is set to).
+Of the others only OPTIONS does without, which Quart answers itself with the methods that there are."""
 
 
 def create_app(components: Components) -> QuartTrio:
     """The application over these components."""
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = components.settings.server.body_max_bytes
-    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
+    app.config["BODY_TIMEOUT"] = components.settings.server.body_timeout_s
     app.config["RESPONSE_TIMEOUT"] = None  # deadlines are ours, and streams have none
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # it would redirect, in HTML, to an address that the client made up
-    for routes in (system_routes, memory_routes, export_routes, chat_routes, passthrough_routes):
+    for routes in (
+        system_routes, key_routes, provider_routes, memory_routes, memories_routes, export_routes, chat_routes,
+        passthrough_routes, usage_routes, mcp_routes,
+    ):  # fmt: skip
         app.register_blueprint(routes(components))
     _add_error_handlers(app, components)
-    _add_measurement(app, components)
+    _add_measurement(app, components)  # first, so that what the next three refuse or answer is measured, too
+    _add_checks(app, components)
+    _add_cors(app, Cors(components.settings.cors))
+    _add_authentication(app, components)
     return app
 
 
@@ -109,11 +124,14 @@ def _add_measurement(app: QuartTrio, components: Components) -> None:
 
     @app.after_request
     async def end(response: Response) -> Response:
+        if "usage" in g:
+            g.usage.answered(response.status_code)
         took_s = time.perf_counter() - g.began_s
         route = request.url_rule.rule if request.url_rule is not None else "unknown"
         components.metrics.requests.increment(route, response.status_code)
         components.metrics.request_seconds.observe(took_s, route)
         _put_request_id(response)
+        put_limit_headers(response)
         log_event(
             "request_done",
             level=logging.INFO if response.status_code < 500 else logging.WARNING,
@@ -123,6 +141,44 @@ def _add_measurement(app: QuartTrio, components: Components) -> None:
             ms=round(took_s * 1000, 1),
         )
         return response
+
+
+def _add_checks(app: QuartTrio, components: Components) -> None:
+    allowed_hosts = components.settings.server.allowed_hosts
+
+    @app.before_request
+    async def check() -> None:
+        host = request.headers.get("host", "")
+        check_head(method=request.method, path=request.path, host=host, allowed_hosts=allowed_hosts)
+
+
+def _add_cors(app: QuartTrio, cors: Cors) -> None:
+    if not cors.is_on:
+        return
+
+    @app.before_request
+    async def answer_preflight() -> Response | None:
+        headers = cors.preflight(request.method, _plain_headers())
+        return None if headers is None else Response(b"", 204, headers=headers)
+
+    @app.after_request
+    async def allow(response: Response) -> Response:
+        response.headers.update(cors.answer(_plain_headers()))
+        response.headers.add("Vary", "Origin")
+        return response
+
+
+def _add_authentication(app: QuartTrio, components: Components) -> None:
+    @app.before_request
+    async def authenticate_first() -> None:
+        """Default deny: a route whose handler forgot to ask for the key is closed all the same."""
+        rule = request.url_rule
+        if rule is not None and rule.rule not in OPEN_PATHS and request.method != "OPTIONS":
+            await read_caller(components)
+
+
+def _plain_headers() -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _put_request_id(response: Response) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import msgspec
 import trio
 
-from actors.store.protocol import Directory
+from actors.store.directory_protocol import Directory
 from models.errors import Forbidden, StoreUnavailable, Unauthenticated
-from models.ids import Access, Credential, Principal, looks_like_memory_key, parse_key
+from models.ids import INVALID_KEY_HINT, Access, Credential, Principal, looks_like_memory_key, parse_key
 from models.provider_settings import Secret
+from router.limits import FailureGate
 
 _KEY_HEADERS = ("x-memory-key", "authorization", "x-api-key", "x-goog-api-key", "api-key")
 _PROVIDER_KEY_HEADERS = ("x-provider-key", *_KEY_HEADERS[1:])
@@ -56,29 +57,62 @@ class Caller(msgspec.Struct, frozen=True):
             raise Forbidden("This needs an account key.", hint="A user key can only use its own vault.")
 
 
-async def authenticate(headers: Mapping[str, str], query: Mapping[str, str], directory: Directory) -> Caller:
+async def authenticate(
+    headers: Mapping[str, str],
+    query: Mapping[str, str],
+    directory: Directory,
+    *,
+    failures: FailureGate | None = None,
+    address: str = "",
+) -> Caller:
     """The caller behind a request.
 
     Args:
         headers: by lower-case name.
+        failures: bounds what an address may try.
+        address: under which this request's failure counts.
 
     Raises:
         Unauthenticated: no Memory Key, or a malformed, unknown or revoked one.
+        RateLimited: the same, from an address that has failed too often.
         StoreUnavailable: the key could not be looked up in time.
     """
-    credential = find_credential(headers, query)
-    with trio.move_on_after(LOOKUP_TIMEOUT_S) as waiting:
-        principal = await directory.find_key(credential.key_hash)
-    if waiting.cancelled_caught:
-        raise StoreUnavailable("The Memory Key could not be looked up in time.")
+    try:
+        credential = find_credential(headers, query)
+    except Unauthenticated:
+        if failures is not None:
+            failures.attempt(address, None)
+        raise
+    if failures is None:
+        principal = await _look_up(credential, directory)
+    else:
+        with failures.attempt(address, credential.key_hash) as attempt:
+            principal = await _look_up(credential, directory)
+            if principal is None:
+                attempt.fail()
+            else:
+                attempt.succeed()
     if principal is None:
-        raise Unauthenticated("Invalid or inactive memory key.", hint="Check the key; it may have been revoked.")
+        raise Unauthenticated("Invalid or inactive memory key.", hint=INVALID_KEY_HINT)
     return Caller(
         principal=principal,
         access=credential.access,
         suffixed=credential.suffixed,
         provider_key=find_provider_key(headers),
     )
+
+
+async def _look_up(credential: Credential, directory: Directory) -> Principal | None:
+    """Whose key this is.
+
+    Raises:
+        StoreUnavailable: it was not known in time.
+    """
+    with trio.move_on_after(LOOKUP_TIMEOUT_S) as waiting:
+        principal = await directory.find_key(credential.key_hash)
+    if waiting.cancelled_caught:
+        raise StoreUnavailable("The Memory Key could not be looked up in time.")
+    return principal
 
 
 def find_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> Credential:

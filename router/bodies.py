@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from models.errors import InvalidRequest, TooLarge, UnsupportedEncoding
+from models.limit_settings import JSON_DEPTH_MAX
+from router.providers.json_bytes import check_depth
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib recognises both headers with this window
 _GZIP_MEMBERS_MAX = 16
-JSON_DEPTH_MAX = 200
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -66,14 +67,15 @@ def too_large(bytes_max: int) -> TooLarge:
     )
 
 
-def decode_json(data: bytes | str) -> Any:
+def decode_json(data: bytes | str, *, depth_max: int = JSON_DEPTH_MAX) -> Any:
     """Any JSON value. Lone surrogates come through as U+FFFD.
 
     Raises:
-        InvalidRequest: not JSON, or nested deeper than the decoder allows.
+        InvalidRequest: not JSON, or nested deeper than `depth_max`.
     """
     if isinstance(data, bytes):
         data = data.removeprefix(_BOM)
+    check_depth(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"), depth_max)
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -107,13 +109,13 @@ def replace_surrogates(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def decode_object(data: bytes | str) -> dict[str, Any]:
+def decode_object(data: bytes | str, *, depth_max: int = JSON_DEPTH_MAX) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
         InvalidRequest: not JSON, or not an object.
     """
-    value = decode_json(data)
+    value = decode_json(data, depth_max=depth_max)
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be a JSON object.", field="body")
     return value

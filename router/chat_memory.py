@@ -12,11 +12,14 @@ from datetime import tzinfo
 
 import trio
 
+from actors.choosing_embedders import choose_embedder
 from actors.supervisor import Pin, Receipt, Supervisor
-from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded
-from models.ids import VaultRef
-from models.memory import LOCAL_RECALL_MODEL, Exchange, Message
+from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, QuotaExceeded
+from models.ids import Principal
+from models.memory import LOCAL_RECALL_MODEL, Exchange, Message, charged_to
 from models.text import clean
+from router.memory_ids import MEMORY_IDS, ids_header
+from router.memory_quota import MemoryQuota, Reservation
 from router.observe import Metrics, log_event
 from router.options import MemoryOptions
 from router.providers.base import ChatRequest, Reply, Turn
@@ -24,6 +27,9 @@ from router.providers.json_bytes import whole_text
 from router.questions import asked_of
 from router.recalling import NOTHING, Recaller, Recollection
 from router.remembering import MODEL_CHARACTERS_MAX, Rememberer, messages_of
+
+CHOICE_TIMEOUT_S = 1.0
+"""For a new vault to begin anew with the embedder that a chat names; it holds nothing yet."""
 
 
 class ChatMemory:
@@ -34,11 +40,12 @@ class ChatMemory:
         chat: ChatRequest,
         turns: Sequence[Turn],
         options: MemoryOptions,
-        vault: VaultRef,
+        principal: Principal,
         *,
         supervisor: Supervisor,
         recaller: Recaller,
         rememberer: Rememberer,
+        quota: MemoryQuota,
         metrics: Metrics,
         now_ms: Callable[[], int],
         request_id: str,
@@ -47,10 +54,13 @@ class ChatMemory:
         self._chat = chat
         self._turns = turns
         self._options = options
-        self._vault = vault
+        self._principal = principal
+        self._vault = principal.vault
         self._supervisor = supervisor
         self._recaller = recaller
         self._rememberer = rememberer
+        self._quota = quota
+        self._room = Reservation()
         self._metrics = metrics
         self._now_ms = now_ms
         self._request_id = request_id
@@ -97,12 +107,36 @@ class ChatMemory:
         """Pin the vault, and leave out of the exchange what the vault knows."""
         messages = messages_of(self._turns, self._options, content_max_chars=self._content_max_chars)
         self._messages = messages
+        now_ms, further, room = self._now_ms(), int(self._options.store_response), None
+        await self._choose_embedder()
         try:
             self._pin = await self._supervisor.pin(self._vault)
+            room = await self._quota.reserve(self._principal, messages, source="proxy", now_ms=now_ms, further=further)
         except MemoryRouterError as error:
             self._no_pin = error.code
             return
-        self._messages = await self._rememberer.unknown(self._vault, messages, source="proxy", now_ms=self._now_ms())
+        finally:
+            if room is None:
+                self._let_go()
+        self._room = room
+        self._messages = await self._rememberer.unknown(self._vault, messages, source="proxy", now_ms=now_ms)
+
+    async def _choose_embedder(self) -> None:
+        """A chat chooses a vault's embedder only where nobody has: it must not wait until a vault has loaded anew."""
+        name = self._options.embedder
+        if name is None:
+            return
+        try:
+            await choose_embedder(self._supervisor, self._vault, name, timeout_s=CHOICE_TIMEOUT_S, only_new=True)
+        except MemoryRouterError as error:
+            log_event("embedder_not_chosen", level=logging.WARNING, code=error.code, vault=self._vault.number)
+
+    def _let_go(self) -> None:
+        """Nothing of this exchange will be handed over any more; what was goes its way."""
+        if self._pin is not None:
+            self._pin.close()
+            self._pin = None
+        self._room.close()
 
     async def _recall(self, budget_s: float) -> None:
         try:
@@ -174,7 +208,7 @@ class ChatMemory:
             model=whole_text(model[:MODEL_CHARACTERS_MAX]),
             request_id=self._request_id,
         )
-        return self._pin.submit([exchange])
+        return self._pin.submit([charged_to(self._principal, exchange)])
 
     def _reply_messages(self, reply: Reply | None) -> list[Message]:
         if reply is None or not reply.complete or not self._options.store_response:
@@ -191,7 +225,8 @@ class ChatMemory:
     def _not_stored(self, reason: str) -> None:
         self._metrics.not_stored.increment()
         self._metrics.memory_skipped.increment("not_stored")
-        log_event("not_stored", level=logging.ERROR, reason=reason, vault=self._vault.number)
+        level = logging.INFO if reason == QuotaExceeded.code else logging.ERROR
+        log_event("not_stored", level=level, reason=reason, vault=self._vault.number)
 
     def close(self, *, model: str) -> None:
         """The request is over: the user's turn is stored if nothing was handed off before, and the vault let go."""
@@ -199,13 +234,16 @@ class ChatMemory:
             self.hand_off(None, model=model)
         except MemoryRouterError as error:
             self._not_stored(error.code)
-        if self._pin is not None:
-            self._pin.close()
+        self._let_go()
+
+    @property
+    def tokens_injected(self) -> int:
+        """Tokens of the block that the provider is given."""
+        return self.recollection.tokens if self.status in ("ok", "not_stored") else 0
 
     def headers(self) -> list[tuple[str, str]]:
         """What every proxied response says of memory (contract 2.4)."""
-        recollection = self.recollection
-        injected = recollection.tokens if self.status in ("ok", "not_stored") else 0
+        recollection, injected = self.recollection, self.tokens_injected
         headers = [
             ("X-Memory-Status", self.status),
             ("X-Memory-Mode", self._options.access.mode),
@@ -213,9 +251,13 @@ class ChatMemory:
             ("X-Memory-Chunks-Retrieved", str(recollection.chunks)),
             ("X-Memory-Tokens-Injected", str(injected)),
             ("X-Memory-Injection-Format", "xml" if injected else "none"),
+            (MEMORY_IDS, ids_header(recollection.ids)),
             ("X-Embedding-Ms", f"{recollection.embedding_ms:.1f}"),
             ("X-MR-Processing-Ms", f"{recollection.total_ms:.1f}"),
         ]
+        embedder = self._supervisor.embedder_nowait(self._vault) if self._options.embedder else None
+        if embedder is not None:
+            headers.append(("X-Embedding-Model", embedder.name))
         if self._options.session_id is not None:
             headers.append(("X-Session-ID", header_safe(self._options.session_id)))
         return headers

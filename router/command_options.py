@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from actors.store.protocol import Directory
+    from actors.store.directory_protocol import Directory
     from models.settings import Settings
 
 Result = TypeVar("Result")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+
+from router.body_budget import BodyBudget
+from router.limits import RequestLimits
+from router.memory_quota import MemoryQuota
+from router.usage import Meter
 
 if TYPE_CHECKING:
     from actors.embedder import Embedder
     from actors.store.protocol import Store
     from actors.supervisor import Supervisor
+    from actors.usage_journal import UsageJournal
+    from models.ids import VaultRef
     from models.settings import Settings
     from router.observe import Metrics
     from router.recalling import Recaller
@@ -52,8 +60,8 @@ class Components:
     """Everything a route may use."""
 
     __slots__ = (
-        "embedder", "metrics", "now_ms", "offload_limiter", "readiness", "recaller", "rememberer", "settings", "store",
-        "supervisor", "upstream",
+        "body_budget", "embedder", "limits", "meter", "metrics", "now_ms", "offload_limiter", "quota", "readiness",
+        "recaller", "rememberer", "settings", "store", "supervisor", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +76,7 @@ class Components:
         rememberer: Rememberer,
         metrics: Metrics,
         readiness: Readiness,
+        usage: UsageJournal | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.settings = settings
@@ -80,4 +89,21 @@ class Components:
         self.metrics = metrics
         self.readiness = readiness
         self.now_ms = now_ms
+        self.limits = RequestLimits(settings.limits, clock=time.monotonic)
+        self.quota = MemoryQuota(
+            supervisor,
+            memories_max=settings.limits.memories_max,
+            refused=partial(metrics.limited.increment, "memories"),
+        )
+        self.body_budget = BodyBudget(max(settings.limits.buffered_bodies_max_bytes, settings.server.body_max_bytes))
+        self.meter = Meter(usage, billing_multiplier=settings.usage.billing_multiplier, now_ms=now_ms)
         self.offload_limiter = trio.CapacityLimiter(OFFLOAD_THREADS)
+
+    async def retire(self, vault: VaultRef) -> None:
+        """Forget a vault that was shredded: nothing in memory may know what it held.
+
+        Raises:
+            StoreUnavailable: it is still in memory; see `Supervisor.retire`.
+        """
+        await self.supervisor.retire(vault)
+        self.recaller.forget_blocks(vault)

@@ -29,8 +29,8 @@ from models.exports import (
     exported,
     lines_of,
 )
-from models.ids import VaultRef, parse_session_id
-from models.memory import Exchange, ImportedVectors, Memory, Message
+from models.ids import Principal, VaultRef, parse_session_id
+from models.memory import Exchange, ImportedVectors, Memory, Message, charged_to
 from models.memory_settings import MemorySettings
 from models.messages import Applied, Page, Paged, Stats, VaultStats
 from models.text import clean
@@ -117,8 +117,6 @@ async def open_export(
     supervisor: Supervisor,
     vault: VaultRef,
     *,
-    model_id: str,
-    dims: int,
     now_ms: int,
     after_seq: int = 0,
     session_id: str | None = None,
@@ -134,8 +132,8 @@ async def open_export(
     header = ExportHeader(
         format=FORMAT,
         version=VERSION,
-        model=model_id,
-        dims=dims,
+        model=counted.model_id,
+        dims=counted.dims,
         count=counted.memories,
         after=after_seq,
         created_at=now_ms,
@@ -214,15 +212,26 @@ def _parts(messages: list[Message]) -> Iterator[list[Message]]:
 
 
 async def import_messages(
-    supervisor: Supervisor, vault: VaultRef, messages: Sequence[ImportedMessage], *, now_ms: int, request_id: str
+    supervisor: Supervisor,
+    vault: VaultRef,
+    messages: Sequence[ImportedMessage],
+    *,
+    now_ms: int,
+    request_id: str,
+    principal: Principal | None = None,
 ) -> Applied:
     """Store what a vault does not know of these messages, all or none, and return what became of them.
+
+    Args:
+        principal: whose usage it is; nobody's where an operator imports.
 
     Raises:
         StorageFull, StoreUnavailable, Overloaded: nothing was stored.
         DeadlineExceeded: it may be stored; importing again is safe.
     """
     exchanges = import_exchanges(messages, now_ms=now_ms, request_id=request_id)
+    if principal is not None:
+        exchanges = [charged_to(principal, exchange) for exchange in exchanges]
     if not exchanges:
         return Applied(stored=0, duplicates=0, chunks=0)
     with await supervisor.pin(vault, weigh(exchanges), wait_room_s=ROOM_TIMEOUT_S) as pin:

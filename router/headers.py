@@ -87,9 +87,6 @@ _CLIENT_DENIED_PREFIXES = (
     "x-mr-",
     "x-provider-",
 )
-_CREDENTIAL_NAMES = frozenset({"authorization", "x-api-key", "x-goog-api-key"})
-_HIDDEN_KEY_CHARACTERS_MIN = 8
-"""A shorter key would blot out words, too; nobody issues such keys."""
 _MEMORY_KEY = re.compile(r"(?<![A-Za-z0-9])mk[_-][A-Za-z0-9_-]{8}")
 _SENDABLE = re.compile(r"[\x20-\x7e]*\Z")
 """Header values that every HTTP stack agrees on. Whatever else a client sends is dropped, not guessed at."""
@@ -116,12 +113,12 @@ def request_headers(
         InvalidRequest: the key cannot stand in a header.
     """
     key = api_key.reveal()
-    if looks_like_memory_key(key) or _MEMORY_KEY.search(key):
+    if holds_memory_key(key):
         raise NoProviderKey(
             f"No API key for the provider {provider}: the one given is a Memory Key.",
             hint="Send the provider's key in X-Provider-Key, or set it in config.toml.",
         )
-    if not _SENDABLE.match(key):
+    if not is_sendable(key):
         raise InvalidRequest(
             f"The API key for the provider {provider} holds characters that no key has.", field="X-Provider-Key"
         )
@@ -145,28 +142,20 @@ def request_headers(
     return headers
 
 
+def holds_memory_key(value: str) -> bool:
+    """Whether this is, or has in it, what looks like a Memory Key; it must not leave this server."""
+    return looks_like_memory_key(value) or _MEMORY_KEY.search(value) is not None
+
+
+def is_sendable(value: str) -> bool:
+    """Whether this can stand in a header of a request to a provider."""
+    return _SENDABLE.match(value) is not None
+
+
 def _credential(key: str, credential: Credential) -> tuple[str, str]:
     if credential == "bearer" or key.startswith(_ANTHROPIC_TOKEN_PREFIX):
         return "authorization", f"Bearer {key}"
     return credential, key
-
-
-def hide_key(body: bytes, sent: HeaderList) -> bytes:
-    """A provider's error, with asterisks where it quotes the key that it was sent; its length stays.
-
-    Args:
-        sent: headers from `request_headers`.
-    """
-    for name, value in sent:
-        key = value.removeprefix("Bearer ").encode()
-        if name in _CREDENTIAL_NAMES and len(key) >= _HIDDEN_KEY_CHARACTERS_MIN:
-            body = body.replace(key, b"*" * len(key))
-    return body
-
-
-def hide_key_in_headers(headers: HeaderList, sent: HeaderList) -> HeaderList:
-    """The headers of a provider's error, with asterisks where they quote the key (`hide_key`)."""
-    return [(name, hide_key(value.encode("latin-1"), sent).decode("latin-1")) for name, value in headers]
 
 
 def response_headers(upstream: Iterable[tuple[str, str]], *, decoded: bool) -> HeaderList:

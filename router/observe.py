@@ -33,6 +33,10 @@ SERIES_MAX = 512
 SKIP_REASONS = ("empty", "error", "not_stored", "off", "overloaded", "timeout")
 """Why memory was left out of a request: every value of `X-Memory-Status` but `ok` (design section 12)."""
 
+LIMITS = ("bodies", "concurrency", "connections", "failed_auth", "headers", "memories", "requests")
+"""What limits: room for bodies, requests of a key at once, connections of an address, failed authentication, the time
+for headers, memories of a vault, and requests of a key a minute."""
+
 SECONDS_BUCKETS = (
     0.001,
     0.0025,
@@ -265,25 +269,37 @@ class Metrics:
             "memoryrouter_memory_skipped_total", "Requests that went on without memory.", ("reason",)
         )
         self.not_stored = Counter("memoryrouter_not_stored_total", "Exchanges that could not be stored.")
+        self.limited = Counter("memoryrouter_limited_total", "What a limit refused or cut off, by limit.", ("limit",))
         self._watched: dict[str, Callable[[], Mapping[str, Any]]] = {}
+        self._totals: dict[str, Callable[[], Mapping[str, int]]] = {}
         self._started_s = time.time()
         for reason in SKIP_REASONS:  # alerts on a rate need the zero before the first event
             self.memory_skipped.increment(reason, by=0)
+        for limit in LIMITS:
+            self.limited.increment(limit, by=0)
 
     def watch(self, part: str, statistics: Callable[[], Mapping[str, Any]]) -> None:
         """Show each number of a part's `statistics()` as a gauge `memoryrouter_<part>_<name>`."""
         self._watched[part] = statistics
 
+    def watch_totals(self, part: str, totals: Callable[[], Mapping[str, int]]) -> None:
+        """Show each number of a part's totals, which only grow, as a counter `memoryrouter_<part>_<name>_total`."""
+        self._totals[part] = totals
+
     def render(self) -> str:
         """The text of `/metrics`."""
         own = (
             self.requests, self.request_seconds, self.recall_seconds, self.memory_skipped,
-            self.not_stored,
+            self.not_stored, self.limited,
         )  # fmt: skip
         lines = [line for metric in own for line in metric.lines()]
         gauges = dict(self._process_gauges())
         for part, statistics in self._watched.items():
             gauges.update(_numbers(f"memoryrouter_{part}", statistics()))
+        for part, totals in self._totals.items():
+            for name, total in totals().items():
+                full_name = f"memoryrouter_{part}_{name}_total"
+                lines += [f"# TYPE {full_name} counter", _line(full_name, (), total)]
         for name, value in gauges.items():
             lines += [f"# TYPE {name} gauge", _line(name, (), value)]
         lines += [*_head("memoryrouter_build_info", "The running version.", "gauge")]

@@ -12,11 +12,14 @@ from typing import Any
 import msgspec
 
 from models.version import VERSION
-from router import openapi_errors
+from router import openapi_errors, openapi_keys, openapi_mcp, openapi_memories, openapi_providers, openapi_usage
+from router.memory_ids import CHARACTERS_MAX, MEMORY_IDS
 from router.openapi_errors import OVERLOADED, response_name
-from router.openapi_operations import OPERATIONS, Operation
+from router.openapi_operation import Operation
+from router.openapi_operations import OPERATIONS
 from router.openapi_options import PARAMETERS, SECURITY_SCHEMES
-from router.openapi_schemas import Schema, schemas
+from router.openapi_schemas import schemas
+from router.openapi_shapes import Schema
 
 _DESCRIPTION = """\
 Every end user gets a private memory vault behind the URLs that SDKs know: point an SDK at this server and use a Memory
@@ -32,6 +35,10 @@ _TAGS = {
     "chat": "Providers' own formats, with memory put in and the exchange stored.",
     "memory": "One vault: ask it, fill it, empty it.",
     "keys": "Who may use which vault.",
+    "providers": "Who answers models, and the account's keys for them.",
+    "memories": "Single memories: list, store, change and delete them.",
+    "usage": "What keys have used.",
+    "mcp": "Tools and resources for models.",
     "models": "What may be asked for.",
     "passed through": "Providers' own formats, without memory.",
     "server": "The server itself; no key needed.",
@@ -53,15 +60,24 @@ _HEADERS: dict[str, Schema] = {
         "description": "What became of memory; whatever it is, the chat went on.",
         "schema": {"type": "string", "enum": _STATUSES},
     },
+    MEMORY_IDS: {
+        "description": "The memories that the model was given, best first: `mem_7,mem_3`. Empty for none. Where they "
+        "are too many for a header, how many more there are stands last: `+12`.",
+        "schema": {"type": "string", "maxLength": CHARACTERS_MAX},
+    },
     "X-Provider-Detected": {
         "required": True,
         "description": "Who answered; `local` for `local/recall`.",
         "schema": {"type": "string"},
     },
+    "X-Embedding-Model": {
+        "description": "To who names an embedding model: the one that the vault uses.",
+        "schema": {"type": "string"},
+    },
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
 }
-_OWN_HEADERS = ("X-Request-Id", "Request-Id")
-_PROXIED_HEADERS = (*_OWN_HEADERS, "X-Memory-Status", "X-Provider-Detected")
+_OWN_HEADERS = ("X-Request-Id", "Request-Id", "X-Embedding-Model")
+_PROXIED_HEADERS = (*_OWN_HEADERS, "X-Memory-Status", MEMORY_IDS, "X-Provider-Detected")
 
 
 @cache
@@ -86,7 +102,14 @@ def build_document() -> dict[str, Any]:
         "paths": _paths(),
         "components": {
             "securitySchemes": SECURITY_SCHEMES,
-            "parameters": PARAMETERS,
+            "parameters": {
+                **PARAMETERS,
+                **openapi_keys.PARAMETERS,
+                **openapi_providers.PARAMETERS,
+                **openapi_memories.PARAMETERS,
+                **openapi_usage.PARAMETERS,
+                **openapi_mcp.PARAMETERS,
+            },
             "headers": _HEADERS,
             "responses": openapi_errors.responses(),
             "schemas": {**schemas(), **openapi_errors.SCHEMAS},

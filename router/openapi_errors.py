@@ -8,21 +8,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from models.errors import MemoryRouterError, ModelNotFound, NoProviderKey, SetupError, StorageFull, UpstreamError
-from router.openapi_schemas import TEXT, Schema, answer, const, maybe, ref
+from models.errors import (
+    MemoryRouterError,
+    ModelNotFound,
+    QuotaExceeded,
+    SetupError,
+    StorageFull,
+    UpstreamSuspended,
+    UpstreamTimeout,
+)
+from router.openapi_shapes import COUNT, TEXT, Schema, answer, const, maybe, ref
 
 ErrorFormat = Literal["own", "openai", "anthropic", "gemini"]
 FORMATS: tuple[ErrorFormat, ...] = ("own", "openai", "anthropic", "gemini")
 
 OVERLOADED = 503
+RETRIED = (429, OVERLOADED)
+"""Statuses that say when to come again."""
+
 _MEANINGS = {
     400: "The request is malformed; the field to blame is named. Nothing was changed.",
     401: "No Memory Key, or one that is unknown, malformed or revoked.",
+    402: "The vault may not hold that many memories (`limits.memories_max`, or its key's limit).",
     403: "The key is valid but may not do this.",
     404: "There is no such model, path or resource.",
     405: "The path exists, the method does not; `Allow` lists those that do.",
+    409: "What the request names is in a state that forbids it. Nothing was changed.",
     413: "The body, its number of lines or messages, or a text is over its limit.",
     415: "Content-Encoding is not one that can be read: gzip, deflate and identity can.",
+    429: "The key or the address does more than it may; retry after `Retry-After`.",
     500: "A bug, or a stored row that is damaged.",
     502: "The provider cannot be reached, or broke the protocol.",
     503: "Too much to do, starting again or shutting down. Nothing was accepted; retry after `Retry-After`.",
@@ -65,10 +79,30 @@ SCHEMAS: dict[str, Schema] = {
         optional={
             "hint": {**TEXT, "description": "What to do about it."},
             "field": {**TEXT, "description": "What is to blame."},
+            "retry_after": {"type": "integer", "description": "With 429: seconds, as in the header."},
         },
     ),
+    "Error_payment": answer(
+        {
+            "error": answer(
+                {
+                    "message": TEXT,
+                    "type": TEXT,
+                    "code": TEXT,
+                    "details": answer(
+                        {"memories": COUNT, "memories_wanted": COUNT, "memories_max": COUNT}, optional={"hint": TEXT}
+                    ),
+                }
+            )
+        }
+    ),
     "Error_openai": answer(
-        {"error": answer({"message": TEXT, "type": TEXT, "param": maybe(TEXT), "code": maybe(TEXT)})}
+        {
+            "error": answer(
+                {"message": TEXT, "type": TEXT, "param": maybe(TEXT), "code": maybe(TEXT)},
+                optional={"retry_after": COUNT},
+            )
+        }
     ),
     "Error_anthropic": answer(
         {"type": const("error"), "error": answer({"type": TEXT, "message": TEXT})}, optional={"request_id": TEXT}
@@ -105,8 +139,10 @@ def responses() -> dict[str, Schema]:
 
 def _response(error_format: ErrorFormat, status: int) -> Schema:
     codes = _codes(error_format, status)
-    names = ["X-Request-Id", "Request-Id", *(["Retry-After"] if status == OVERLOADED else [])]
+    names = ["X-Request-Id", "Request-Id", *(["Retry-After"] if status in RETRIED else [])]
     content: Schema = {"schema": {"allOf": [ref(f"Error_{error_format}"), _narrowed(error_format, status, codes)]}}
+    if status == 402:
+        content = {"schema": ref("Error_payment")}  # the hosted product's shape, also on our own routes
     if status == 400:
         content["example"] = _EXAMPLES[error_format]
     return {
@@ -133,9 +169,11 @@ def _codes(error_format: ErrorFormat, status: int) -> list[str]:
     """The codes that come with a status in a format, in alphabetical order."""
     codes = set()
     for error in _errors(MemoryRouterError):
-        is_provider_matter = issubclass(error, UpstreamError | NoProviderKey | ModelNotFound)
+        if issubclass(error, QuotaExceeded) and error_format != "own":
+            continue  # chats go on without being stored
+        only_proxied = issubclass(error, UpstreamTimeout | UpstreamSuspended | ModelNotFound)
         given = OVERLOADED if issubclass(error, StorageFull) and error_format != "own" else error.status
-        if given == status and not issubclass(error, SetupError) and not (error_format == "own" and is_provider_matter):
+        if given == status and not issubclass(error, SetupError) and not (error_format == "own" and only_proxied):
             codes.add(error.code)
     return sorted(codes)
 

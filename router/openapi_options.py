@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.embedder_settings import BUILT_IN_EMBEDDER
 from models.ids import SESSION_ID_CHARACTERS_MAX
 from router.options import CHUNKS_MAX, CONTEXT_TOKENS_MAX
 
@@ -65,88 +66,94 @@ SECURITY_SCHEMES: dict[str, Schema] = {
 # --- parameters ---
 
 
-def _parameter(name: str, place: str, schema: Schema, description: str, example: Any = None) -> Schema:
-    parameter = {"name": name, "in": place, "description": description, "schema": schema}
-    return parameter if example is None else {**parameter, "example": example}
+def parameter(name: str, place: str, schema: Schema, description: str, example: Any = None) -> Schema:
+    """One parameter. Those of a path are required, and tests ask for their example."""
+    described = {"name": name, "in": place, "description": description, "schema": schema}
+    described |= {} if example is None else {"example": example}
+    return {**described, "required": True} if place == "path" else described
 
 
 PARAMETERS: dict[str, Schema] = {
     # Options of memory, as headers.
-    "MemoryMode": _parameter(
+    "MemoryMode": parameter(
         "X-Memory-Mode", "header", _MODE,
         "What the request may do with memory; the strictest of key suffix, header, query and body wins.", "on",
     ),
-    "MemoryStore": _parameter("X-Memory-Store", "header", _FLAG, "Whether to store what the user says.", "true"),
-    "StoreInput": _parameter("X-Store-Input", "header", _FLAG, "The same as X-Memory-Store.", "true"),
-    "MemoryStoreResponse": _parameter(
+    "MemoryStore": parameter("X-Memory-Store", "header", _FLAG, "Whether to store what the user says.", "true"),
+    "StoreInput": parameter("X-Store-Input", "header", _FLAG, "The same as X-Memory-Store.", "true"),
+    "MemoryStoreResponse": parameter(
         "X-Memory-Store-Response", "header", _FLAG, "Whether to store what the assistant says.", "false"
     ),
-    "StoreResponse": _parameter("X-Store-Response", "header", _FLAG, "The same as X-Memory-Store-Response.", "false"),
-    "SessionId": _parameter(
+    "StoreResponse": parameter("X-Store-Response", "header", _FLAG, "The same as X-Memory-Store-Response.", "false"),
+    "SessionId": parameter(
         "X-Session-ID", "header", {"type": "string", "maxLength": SESSION_ID_CHARACTERS_MAX},
         "A tag on memories: with it, reads see that session only. A session_id in the body wins.", "thread-7",
     ),
-    "SessionScope": _parameter(
+    "SessionScope": parameter(
         "X-Session-Scope", "header", {"type": "string", "enum": ["session", "vault"]},
         "With a session id: see that session only, or the whole vault with that session preferred.", "vault",
     ),
-    "MemoryContextLimit": _parameter(
+    "MemoryContextLimit": parameter(
         "X-Memory-Context-Limit", "header", _CHUNKS, "How many chunks a context may have; overrides the density.", 30
     ),
-    "ContextLimit": _parameter("X-Context-Limit", "header", _CHUNKS, "The same as X-Memory-Context-Limit.", 30),
-    "MemoryMaxTokens": _parameter(
+    "ContextLimit": parameter("X-Context-Limit", "header", _CHUNKS, "The same as X-Memory-Context-Limit.", 30),
+    "MemoryMaxTokens": parameter(
         "X-Memory-Max-Tokens", "header", {"type": "integer", "minimum": 0, "maximum": CONTEXT_TOKENS_MAX},
         "How many tokens a context may have, as the embedding model counts; the server's own bound holds too. 0: none.",
         2_000,
     ),
-    "MemoryDensity": _parameter(
+    "MemoryDensity": parameter(
         "X-Memory-Density", "header", {"type": "string", "enum": _DENSITIES}, "How much a context may hold.", "high"
     ),
-    "MemoryInjection": _parameter(
+    "MemoryInjection": parameter(
         "X-Memory-Injection", "header", {"type": "string", "enum": ["tail", "system"]},
         "Where memory goes: into the last user message, which keeps prompt caches, or into the system prompt.", "tail",
     ),
-    "TimeZone": _parameter(
+    "TimeZone": parameter(
         "X-Timezone", "header", {"type": "string"}, "An IANA name; times in contexts are shown in it.", "Europe/Berlin"
     ),
+    "EmbeddingModel": parameter(
+        "X-Embedding-Model", "header", {"type": "string"},
+        "A configured embedding model. Ingest, upload and DELETE with reset=true give it to the vault, a chat only to "
+        "a new one; reads use the vault's own. The answer's header of the same name says which that is.",
+        BUILT_IN_EMBEDDER,
+    ),
     # The same in the query.
-    "QueryMode": _parameter("mode", "query", _MODE, "The same as X-Memory-Mode.", "on"),
-    "QueryMemory": _parameter("memory", "query", _MODE, "The same as X-Memory-Mode.", "on"),
-    "QueryStore": _parameter("store", "query", _FLAG, "The same as X-Memory-Store.", "true"),
-    "QueryStoreResponse": _parameter(
+    "QueryMode": parameter("mode", "query", _MODE, "The same as X-Memory-Mode.", "on"),
+    "QueryMemory": parameter("memory", "query", _MODE, "The same as X-Memory-Mode.", "on"),
+    "QueryStore": parameter("store", "query", _FLAG, "The same as X-Memory-Store.", "true"),
+    "QueryStoreResponse": parameter(
         "store_response", "query", _FLAG, "The same as X-Memory-Store-Response.", "false"
     ),
-    "QueryLimit": _parameter("limit", "query", _CHUNKS, "The same as X-Memory-Context-Limit.", 30),
+    "QueryLimit": parameter("limit", "query", _CHUNKS, "The same as X-Memory-Context-Limit.", 30),
     # What single routes take.
-    "ProviderKey": _parameter(
+    "ProviderKey": parameter(
         "X-Provider-Key", "header", {"type": "string", "pattern": "^[ -~]*$"},
         "Your own key for the provider: used for this request, never stored. Wins over one in an SDK's own header.",
     ),
-    "Alt": _parameter(
+    "Alt": parameter(
         "alt", "query", {"type": "string", "enum": ["sse"]},
         "Stream as server-sent events; without it a stream is one JSON array.", "sse",
     ),
-    "Model": {
-        **_parameter("model", "path", {"type": "string", "minLength": 1}, "Google's name of a model.", "gemini-3-pro"),
-        "required": True,
-    },
-    "ModelName": {
-        **_parameter("name", "path", {"type": "string", "minLength": 1}, "As `/v1/models` lists it.", "local/recall"),
-        "required": True,
-    },
-    "Reset": _parameter(
+    "Model": parameter(
+        "model", "path", {"type": "string", "minLength": 1}, "Google's name of a model.", "gemini-3-pro"
+    ),
+    "ModelName": parameter(
+        "name", "path", {"type": "string", "minLength": 1}, "As `/v1/models` lists it.", "local/recall"
+    ),
+    "Reset": parameter(
         "reset", "query", {"type": "string", "enum": ["true", "false"]},
         "Taken for the hosted product's clients and given back; here every deletion is complete.", "true",
     ),
-    "After": _parameter(
+    "After": parameter(
         "after", "query", {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
         "Begin behind this `seq`: continues an export that was cut.", 0,
     ),
-    "ExportSession": _parameter(
+    "ExportSession": parameter(
         "session_id", "query", {"type": "string", "maxLength": SESSION_ID_CHARACTERS_MAX},
         "Only this session; wins over X-Session-ID.", "thread-7",
     ),
-    "Vectors": _parameter(
+    "Vectors": parameter(
         "vectors", "query", {"type": "string", "enum": ["true", "false", "1", "0"]},
         "Whether embeddings come along.", "false",
     ),
@@ -156,7 +163,7 @@ PARAMETERS: dict[str, Schema] = {
 OPTIONS = (
     "MemoryMode", "MemoryStore", "StoreInput", "MemoryStoreResponse", "StoreResponse", "SessionId", "SessionScope",
     "MemoryContextLimit", "ContextLimit", "MemoryMaxTokens", "MemoryDensity", "MemoryInjection", "TimeZone",
-    "QueryMode", "QueryMemory", "QueryStore", "QueryStoreResponse", "QueryLimit",
+    "EmbeddingModel", "QueryMode", "QueryMemory", "QueryStore", "QueryStoreResponse", "QueryLimit",
 )  # fmt: skip
 """Parameters of every route that has to do with memory."""
 
@@ -184,6 +191,6 @@ BODY_OPTIONS: Schema = {
             "maxLength": SESSION_ID_CHARACTERS_MAX,
             "description": "As X-Session-ID.",
         },
-        "embeddings": {"description": "Taken and not used: there is one embedding model."},
+        "embeddings": {"type": ["string", "null"], "description": "As X-Embedding-Model."},
     },
 }

@@ -6,61 +6,34 @@ Our own answers are closed (no field beside those listed), so that a test notice
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 
 from models.exports import ExportedMemory, ExportEnd, ExportHeader
 from models.memory import Role, Source
-from router.admin import KEY_NAME_CHARACTERS_MAX
+from router import openapi_keys, openapi_mcp, openapi_memories, openapi_providers, openapi_usage
 from router.openapi_options import BODY_OPTIONS
+from router.openapi_shapes import (
+    COUNT,
+    EPOCH_MS,
+    EXTERNAL_ID,
+    FLAG,
+    FLAGGED,
+    METADATA,
+    MILLISECONDS,
+    TEXT,
+    TIME,
+    Schema,
+    answer,
+    const,
+    maybe,
+    ref,
+    request_body,
+    with_options,
+)
 from router.options import CHUNKS_MAX
 from router.routes.memory import SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX
-from router.uploads import EXTERNAL_ID_CHARACTERS_MAX, TIMESTAMP_MS_MAX
-
-Schema = dict[str, Any]
-
-TEXT: Schema = {"type": "string"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-MILLISECONDS: Schema = {"type": "number", "minimum": 0}
-FLAG: Schema = {"type": "boolean"}
-EPOCH_MS: Schema = {"type": "integer", "minimum": 0, "maximum": TIMESTAMP_MS_MAX, "description": "Epoch milliseconds."}
-TIME: Schema = {"type": "string", "format": "date-time"}
-
-
-def ref(name: str) -> Schema:
-    """A reference to one of the schemas below."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def const(value: str) -> Schema:
-    """Exactly this text."""
-    return {"type": "string", "const": value}
-
-
-def maybe(schema: Schema) -> Schema:
-    """The same, or null."""
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-def answer(properties: dict[str, Schema], *, optional: dict[str, Schema] | None = None) -> Schema:
-    """A closed object: these fields, perhaps the optional ones, and no others."""
-    return {
-        "type": "object",
-        "properties": {**properties, **(optional or {})},
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _request(properties: dict[str, Schema], *, required: list[str]) -> Schema:
-    """An open object: clients may send more, which is ignored or passed on."""
-    return {"type": "object", "properties": properties, "required": required}
-
-
-def _with_options(schema: Schema) -> Schema:
-    return {"allOf": [ref("MemoryOptions"), schema]}
-
 
 # --- what our own routes take ---
 
@@ -73,22 +46,13 @@ _CONTENT: Schema = {
         "additionalProperties": True,
     },
 }
-_EXTERNAL_ID: Schema = {
-    "type": ["string", "integer", "null"],
-    "maxLength": EXTERNAL_ID_CHARACTERS_MAX,
-    "description": "Your own id of the message; a second message with it changes nothing.",
-}
-_METADATA: Schema = {
-    "type": ["object", "null"],
-    "description": "Comes back with the memory. At most 16 KiB, 32 levels, and integers of 64 bits.",
-}
-_MESSAGE = _request(
+_MESSAGE = request_body(
     {
         "role": {"type": "string", "minLength": 1, "description": "Those other than user and assistant are not kept."},
         "content": _CONTENT,
-        "id": _EXTERNAL_ID,
+        "id": EXTERNAL_ID,
         "timestamp": {**maybe(EPOCH_MS), "description": "When it was said; now, unless given."},
-        "metadata": _METADATA,
+        "metadata": METADATA,
         "memory": {"description": "false: do not store this message."},
     },
     required=["role"],
@@ -102,11 +66,11 @@ _MESSAGES: Schema = {"type": "array", "minItems": 1, "items": ref("Message")}
 _REQUESTS: dict[str, Schema] = {
     "MemoryOptions": BODY_OPTIONS,
     "Message": _MESSAGE,
-    "PrepareRequest": _with_options(
-        _request({"messages": _MESSAGES, "explain": _EXPLAIN}, required=["messages"]),
+    "PrepareRequest": with_options(
+        request_body({"messages": _MESSAGES, "explain": _EXPLAIN}, required=["messages"]),
     ),
-    "IngestRequest": _with_options(
-        _request(
+    "IngestRequest": with_options(
+        request_body(
             {
                 "messages": _MESSAGES,
                 "model": {"type": ["string", "null"], "description": "The model that answered."},
@@ -114,8 +78,8 @@ _REQUESTS: dict[str, Schema] = {
             required=["messages"],
         )
     ),
-    "SearchRequest": _with_options(
-        _request(
+    "SearchRequest": with_options(
+        request_body(
             {
                 "query": {"type": "string", "minLength": 1, "pattern": r"\S"},
                 "limit": {
@@ -129,20 +93,16 @@ _REQUESTS: dict[str, Schema] = {
             required=["query"],
         )
     ),
-    "UploadLine": _request(
+    "UploadLine": request_body(
         {
             "content": {"type": "string", "minLength": 1, "pattern": r"\S"},
             "role": {"enum": ["user", "assistant", "system", None], "description": "A system line is the user's."},
             "timestamp": {**maybe(EPOCH_MS), "description": "When it was said; now, unless given."},
             "session_id": BODY_OPTIONS["properties"]["session_id"],
-            "id": _EXTERNAL_ID,
-            "metadata": _METADATA,
+            "id": EXTERNAL_ID,
+            "metadata": METADATA,
         },
         required=["content"],
-    ),
-    "KeyRequest": _request(
-        {"name": {"type": ["string", "null"], "maxLength": KEY_NAME_CHARACTERS_MAX, "default": "memory key"}},
-        required=[],
     ),
 }
 
@@ -175,6 +135,11 @@ _ANSWERS: dict[str, Schema] = {
                 "description": "Ready to inject, inside `<memory_context>`; null when nothing is relevant.",
             },
             "memories_found": {**COUNT, "description": "Chunks that were found; short turns beside them do not count."},
+            "memory_ids": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "All that is in the context, best first, short turns beside what was found last.",
+            },
             "memory_tokens": COUNT,
             "retrieval_tokens": COUNT,
             "tokens_billed": COUNT,
@@ -221,6 +186,7 @@ _ANSWERS: dict[str, Schema] = {
             "truncated": {"type": "boolean", "const": True, "description": "`content` is only its beginning."},
             "external_id": TEXT,
             "metadata": {"type": "object"},
+            "flagged": FLAGGED,
             "explanation": ref("Explanation"),
         },
     ),
@@ -239,8 +205,22 @@ _ANSWERS: dict[str, Schema] = {
             "key": _SHOWN_KEY,
             "memories": COUNT,
             "pending": {**COUNT, "description": "Not embedded yet; found by their words."},
+            "flagged": {**COUNT, "description": "Memories that look planted."},
             **dict.fromkeys(("chunks", "sessions", "stored", "duplicates", "total_tokens", "totalTokens"), COUNT),
             **dict.fromkeys(("totalVectors", "vectorCount", "hotVectors", "dims"), COUNT),
+            "embedding": {
+                **answer(
+                    {
+                        "model": TEXT,
+                        "model_id": maybe(TEXT),
+                        "pending": COUNT,
+                        "total": COUNT,
+                        "progress": {"type": "number", "minimum": 0, "maximum": 1},
+                    }
+                ),
+                "description": "The vault's embedding model, and how many of its memories it has yet to embed. "
+                "`model_id` is null and `dims` 0 while an endpoint has not said yet what it is.",
+            },
             "storage": const("sqlite"),
             **dict.fromkeys(("oldestItem", "newestItem"), maybe(EPOCH_MS)),
             **dict.fromkeys(("oldest", "newest", "oldestMemory", "newestMemory"), maybe(TIME)),
@@ -265,13 +245,6 @@ _ANSWERS: dict[str, Schema] = {
     ),
     "Deleted": answer(
         {"key": _SHOWN_KEY, "sessionCleared": FLAG, "deleted": FLAG, "d1Synced": FLAG, "reset": FLAG, "message": TEXT}
-    ),
-    "CreatedKey": answer(
-        {
-            "key": {"type": "string", "pattern": r"^mk_[A-Za-z0-9_-]{32}$", "description": "Shown here, never again."},
-            "name": TEXT,
-            "created_at": TIME,
-        }
     ),
     "Index": answer(
         {
@@ -315,9 +288,9 @@ _ANSWERS: dict[str, Schema] = {
 
 
 def _forwarded(properties: dict[str, Schema], *, required: list[str]) -> Schema:
-    return _with_options(
+    return with_options(
         {
-            **_request(properties, required=required),
+            **request_body(properties, required=required),
             "description": "Everything else is passed on as it comes.",
         }
     )
@@ -330,7 +303,7 @@ _MODEL: Schema = {
     "description": "With the provider before it, as in `openai/gpt-5.1`, or a well-known name without.",
 }
 _STREAM: Schema = {"type": ["boolean", "null"]}
-_TURN = _request(
+_TURN = request_body(
     {
         "role": {"type": "string", "minLength": 1},
         "content": {"type": ["string", "array", "null"], "items": {"type": "object"}},
@@ -358,7 +331,7 @@ _FORWARDED: dict[str, Schema] = {
             "contents": {
                 "type": "array",
                 "minItems": 1,
-                "items": _request(
+                "items": request_body(
                     {"role": TEXT, "parts": {"type": "array", "items": {"type": "object"}}, "memory": {}}, required=[]
                 ),
             }
@@ -366,7 +339,7 @@ _FORWARDED: dict[str, Schema] = {
         required=["contents"],
     ),
     "ModelRequest": _forwarded({"model": _MODEL}, required=["model"]),
-    "FormRequest": _request({"model": _MODEL, "file": {"type": "string", "format": "binary"}}, required=["model"]),
+    "FormRequest": request_body({"model": _MODEL, "file": {"type": "string", "format": "binary"}}, required=["model"]),
     "ProviderReply": _SAID,
     "ProviderChunks": {"type": "array", "items": {"type": "object"}, "description": "The reply in pieces."},
 }
@@ -377,4 +350,14 @@ def schemas() -> dict[str, Schema]:
     _, exported = msgspec.json.schema_components(
         (ExportHeader, ExportedMemory, ExportEnd), ref_template="#/components/schemas/{name}"
     )
-    return {**_REQUESTS, **_ANSWERS, **_FORWARDED, **exported}
+    return {
+        **_REQUESTS,
+        **_ANSWERS,
+        **openapi_keys.SCHEMAS,
+        **openapi_providers.SCHEMAS,
+        **openapi_memories.SCHEMAS,
+        **openapi_usage.SCHEMAS,
+        **openapi_mcp.SCHEMAS,
+        **_FORWARDED,
+        **exported,
+    }

@@ -139,12 +139,25 @@ def doctor(
             done.append(f"Accepted the loss of {loss.commits} commits of {loss.name}{kept}.")
     if repairs:
         done += repair(data_dir, now_ms=wall_clock_ms(), **_server_key_of(settings))
-    report = verify(data_dir, **_server_key_of(settings))
+    report = _with_startup_code(verify(data_dir, **_server_key_of(settings)))
     if as_json:
         print_json(_report_as_json(report, done))
     else:
         _print_report(report, done)
     context.exit(0 if report.healthy else EXIT_FAULT)
+
+
+def _with_startup_code(report: Report) -> Report:
+    """The report, with a warning of code that runs before this program and that nobody expects."""
+    import msgspec
+
+    from actors.store.examining import Finding
+    from router.startup_code import unexpected_startup_code
+
+    what = "Runs code whenever this Python starts, and is not known to be harmless."
+    remedy = "Find out which package brought it; if none should have, take the machine's keys for stolen."
+    warnings = (Finding("warning", str(file), what, remedy) for file in unexpected_startup_code())
+    return msgspec.structs.replace(report, findings=(*report.findings, *warnings))
 
 
 def _report_as_json(report: Report, done: list[str]) -> dict[str, Any]:

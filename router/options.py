@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from models.embedder_settings import EmbeddersSettings
 from models.errors import InvalidRequest
 from models.ids import Access, parse_session_id
 from models.memory import Role
@@ -57,6 +58,7 @@ class MemoryOptions(msgspec.Struct, frozen=True):
         store_input, store_response: which sides of the exchange to store.
         chunks_max: how many chunks a context may have.
         context_tokens_max: how many tokens it may have, within what the settings allow; 0 for no wish.
+        embedder: the name of the embedder that the request asks for, or None.
     """
 
     access: Access
@@ -68,6 +70,7 @@ class MemoryOptions(msgspec.Struct, frozen=True):
     injection: Injection
     time_zone: tzinfo
     context_tokens_max: int = 0
+    embedder: str | None = None
 
     @property
     def stores(self) -> bool:
@@ -117,7 +120,22 @@ def resolve_options(
         context_tokens_max=whole_number(
             headers.get("x-memory-max-tokens") or 0, "X-Memory-Max-Tokens", 0, CONTEXT_TOKENS_MAX
         ),
+        embedder=_embedder(headers, body, settings.embedders),
     )
+
+
+def _embedder(headers: Mapping[str, str], body: Mapping[str, Any], embedders: EmbeddersSettings) -> str | None:
+    """The configured name of the embedder that a request names, whatever its case; a body wins over a header."""
+    name, field = body.get("embeddings"), "embeddings"
+    if name is None or name == "":
+        name, field = headers.get("x-embedding-model"), "X-Embedding-Model"
+    if name is None or name == "":
+        return None
+    found = embedders.find(name.strip()) if isinstance(name, str) else None
+    if found is None:
+        configured = ", ".join(embedders.by_name)
+        raise InvalidRequest(f"{field} must be one of this server's embedding models: {configured}.", field=field)
+    return found
 
 
 def _mode(value: Any, name: str) -> Access:

@@ -33,9 +33,6 @@ PATHS = (
     "/v1/images/variations",
     COUNT_TOKENS,
 )
-CHUNK_TIMEOUT_S = 120.0
-"""Between two chunks of an upload, while the provider waits for the next."""
-
 _OPENAI_MODELS = ("text-embedding-", "whisper", "tts-", "dall-e", "davinci", "babbage", "gpt-", "sora")
 _SCOPE_KEY = "memoryrouter.pace"
 
@@ -124,7 +121,7 @@ class PacedUploads:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] != "http" or scope["path"].rstrip("/") not in PATHS or not _is_form(scope):
+        if scope["type"] != "http" or not is_upload(scope):
             await self._app(scope, receive, send)
             return
         pace = scope[_SCOPE_KEY] = Pace(free=False)
@@ -140,6 +137,11 @@ class PacedUploads:
             await send(message)
 
         await self._app(scope, receive_wanted, send_and_release)
+
+
+def is_upload(scope: Scope) -> bool:
+    """Whether a request is a form that is passed on as it comes."""
+    return scope["path"].rstrip("/") in PATHS and _is_form(scope)
 
 
 def _is_form(scope: Scope) -> bool:
@@ -158,24 +160,29 @@ def pace_of(scope: Mapping[str, Any]) -> Pace:
 
 
 class UploadChunks:
-    """An upload's chunks, each asked for when the one before has been used. Counted, and none may take too long.
+    """An upload's chunks, each asked for when the one before has been used. Counted, and timed.
 
-    Each step raises TooLarge above `bytes_max`, and InvalidRequest when nothing comes for `CHUNK_TIMEOUT_S`.
+    Each step raises TooLarge above `bytes_max`, and InvalidRequest when the client has been waited for longer than
+    `timeout_s`, all chunks together: else one byte now and then could hold a connection for ever. The time that the
+    provider takes does not count.
     """
 
-    def __init__(self, chunks: AsyncIterable[bytes], pace: Pace, *, bytes_max: int) -> None:
+    def __init__(self, chunks: AsyncIterable[bytes], pace: Pace, *, bytes_max: int, timeout_s: float) -> None:
         self._chunks = aiter(chunks)
         self._pace = pace
         self._bytes_max = bytes_max
         self._bytes = 0
+        self._patience_s = timeout_s
 
     def __aiter__(self) -> UploadChunks:
         return self
 
     async def __anext__(self) -> bytes:
         self._pace.want()
-        with trio.move_on_after(CHUNK_TIMEOUT_S):
+        began_s = trio.current_time()
+        with trio.move_on_after(self._patience_s):
             chunk = await anext(self._chunks)
+            self._patience_s = max(0.0, self._patience_s - (trio.current_time() - began_s))
             self._bytes += len(chunk)
             if self._bytes > self._bytes_max:
                 raise too_large(self._bytes_max)

@@ -18,19 +18,22 @@ from quart import Response, g, request
 from quart.wrappers.response import ResponseBody
 
 from models.errors import InvalidRequest, MemoryRouterError, Overloaded, UpstreamError
-from models.ids import VaultRef
+from models.ids import Principal
 from models.memory import LOCAL_RECALL_MODEL
+from router.auth import Caller
 from router.chat_memory import ChatMemory
 from router.components import Components
-from router.headers import HeaderList, hide_key, hide_key_in_headers
+from router.headers import HeaderList
 from router.options import MemoryOptions
 from router.plans import CallOf, Plan, Planner
+from router.provider_keys import find_stored_keys
 from router.providers.base import ChatRequest, Reply, Turn, WireFormat
 from router.request_ids import current_request_id
-from router.requests import offload, read_body, read_caller, read_options
+from router.requests import current_usage, offload, read_caller, read_json, read_options
 from router.streaming import Relay, exits, stream_response, wait_durable
 from router.translating import Adapted, adapt
 from router.upstream import UpstreamResponse
+from router.usage import MeteredCollector, RequestUsage, hidden_usage
 
 FALLBACK_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
 """Answers after which another model may do better. Any other says that the request itself is wrong."""
@@ -55,6 +58,7 @@ class _Exchange(msgspec.Struct, frozen=True):
     memory: ChatMemory
     options: MemoryOptions
     body_bytes: int
+    usage: RequestUsage
 
 
 class _Answered(msgspec.Struct, frozen=True):
@@ -87,23 +91,27 @@ class Proxy:
         began_s = time.perf_counter()
         caller = await read_caller(self._parts)
         g.response_headers = {"X-Memory-Status": "off"}  # until memory has had its say
-        raw = await read_body(self._parts)
+        raw = await read_json(self._parts)
         chat = await offload(self._parts, len(raw), wire_format.parse_request, raw)
         options = read_options(self._parts, caller, chat.options)
         answer = local if chat.model == LOCAL_RECALL_MODEL else None
         plans: list[Plan] = []
         if answer is None:
-            plans = self._planner.plans(chat.model, caller, call_of, list(request.headers.items()))
+            plans = await self._plans(chat.model, caller, call_of)
+        usage = current_usage()
+        usage.name_model(chat.model)
         turns = await offload(self._parts, len(raw), chat.turns)
-        memory = self._memory_of(chat, turns, options, caller.principal.vault)
+        memory = self._memory_of(chat, turns, options, caller.principal)
         exits().callback(partial(memory.close, model=chat.model))
         await memory.begin(budget_s=self._parts.settings.proxy.recall_budget_ms / 1000)
+        tokens = memory.recollection.tokens
+        usage.use_memory(retrieved=tokens, injected=memory.tokens_injected, billable=memory.tokens_injected)
         provider = plans[0].route.provider if plans else "local"
         facts = [("X-Provider-Detected", provider), ("X-MR-Overhead-Ms", f"{_ms_since(began_s):.1f}")]
         g.response_headers = dict([*memory.headers(), *facts])
         if answer is not None:
             return await self._answer_locally(answer(chat, turns, memory), chat, memory, facts)
-        exchange = _Exchange(wire_format, chat, memory, options, len(raw))
+        exchange = _Exchange(wire_format, chat, memory, options, len(raw), usage)
         try:
             return await self._forward(exchange, plans, facts)
         except MemoryRouterError:
@@ -112,18 +120,24 @@ class Proxy:
             g.response_headers.update(memory.headers())
             raise
 
+    async def _plans(self, model: str, caller: Caller, call_of: CallOf) -> list[Plan]:
+        providers = self._planner.providers(model, caller.provider_key)
+        stored = await find_stored_keys(self._parts.store, caller.principal.account_number, providers)
+        return self._planner.plans(model, caller, stored, call_of, list(request.headers.items()))
+
     def _memory_of(
-        self, chat: ChatRequest, turns: Sequence[Turn], options: MemoryOptions, vault: VaultRef
+        self, chat: ChatRequest, turns: Sequence[Turn], options: MemoryOptions, principal: Principal
     ) -> ChatMemory:
         parts = self._parts
         return ChatMemory(
             chat,
             turns,
             options,
-            vault,
+            principal,
             supervisor=parts.supervisor,
             recaller=parts.recaller,
             rememberer=parts.rememberer,
+            quota=parts.quota,
             metrics=parts.metrics,
             now_ms=parts.now_ms,
             request_id=current_request_id(),
@@ -140,7 +154,8 @@ class Proxy:
     async def _forward(self, exchange: _Exchange, plans: Sequence[Plan], facts: HeaderList) -> Response:
         """Call the provider. Leaving the request, in whatever way, closes the call and hands over what there is."""
         asked_s = time.perf_counter()
-        answered = await self._call_in_turn(exchange, plans)
+        with exchange.usage.provider_time():
+            answered = await self._call_in_turn(exchange, plans)
         reply, chat, memory = answered.reply, exchange.chat, exchange.memory
         facts = [
             *facts[1:],
@@ -150,15 +165,19 @@ class Proxy:
         ]
         if reply.status >= 300 or not (chat.stream and reply.media_type == chat.stream_type):
             return await self._whole(exchange, answered, facts)
+        chunks = answered.adapted.chunks(reply)
+        collector = chat.collector(text_chars_max=self._parts.settings.memory.content_max_chars)
+        metered = MeteredCollector(collector, exchange.usage, partial(hidden_usage, chunks))
         relay = Relay(
-            answered.adapted.chunks(reply),
+            chunks,
             wire_format=exchange.wire_format,
             splitter=chat.splitter(event_bytes_max=self._parts.settings.proxy.event_bytes_max),
-            collector=chat.collector(text_chars_max=self._parts.settings.memory.content_max_chars),
+            collector=metered,
             hand_off=partial(memory.hand_off, model=chat.model),
             on_not_durable=memory.not_durable,
             commit_wait_s=self._commit_wait_s,
         )
+        exits().callback(lambda: metered.close(is_cut=relay.outcome == "cut"))
         return stream_response(relay, status=reply.status, headers=[*reply.headers, *memory.headers(), *facts])
 
     async def _call_in_turn(self, exchange: _Exchange, plans: Sequence[Plan]) -> _Answered:
@@ -210,11 +229,9 @@ class Proxy:
     async def _whole(self, exchange: _Exchange, answered: _Answered, facts: HeaderList) -> Response:
         """A reply in one piece: a completion, an error, or something that only the client understands."""
         reply, memory = answered.reply, exchange.memory
-        body, is_whole = await _read_up_to(reply, self._parts.settings.proxy.reply_bytes_max)
-        said, headers = None, reply.headers
-        if reply.status >= 400:
-            body = hide_key(body, answered.plan.headers)
-            headers = hide_key_in_headers(headers, answered.plan.headers)
+        with exchange.usage.provider_time():
+            body, is_whole = await _read_up_to(reply, self._parts.settings.proxy.reply_bytes_max)
+        said = None
         if is_whole:
             body = await offload(self._parts, len(body), answered.adapted.reply, body, status=reply.status)
         elif answered.adapted.translation is not None:
@@ -223,10 +240,11 @@ class Proxy:
             text_chars_max = self._parts.settings.memory.content_max_chars
             parse = partial(exchange.wire_format.parse_reply, body, text_chars_max=text_chars_max)
             said = await offload(self._parts, len(body), parse)
+            exchange.usage.hear(None if said is None else said.usage)
         await self._store(memory, said, model=exchange.chat.model)
         response = Response(body if is_whole else _Rest(body, reply), reply.status)
         response.headers.clear()
-        for name, value in [*headers, *memory.headers(), *facts]:
+        for name, value in [*reply.headers, *memory.headers(), *facts]:
             response.headers.add(name, value)
         if is_whole:
             response.content_length = len(body)

@@ -17,9 +17,10 @@ from functools import lru_cache
 import msgspec
 import trio
 
-from actors.embedder import Embedder
+from actors.choosing_embedders import embedder_of
+from actors.embedder import Embedder, EmbedderUnavailable
 from actors.supervisor import Supervisor
-from models.embedding import TextEncoder
+from models.embedding import TextModel
 from models.errors import DeadlineExceeded, MemoryRouterError
 from models.ids import VaultRef
 from models.messages import Found, Hit, Recall, Recalled, Search
@@ -27,12 +28,16 @@ from models.packing import Entry, Piece, pack
 from models.rendering import THEN, ContextItem, entry_header, render_context
 from models.text import normalised
 from models.time_intervals import time_intervals
+from router.memory_ids import ids_of
 from router.observe import log_event
 from router.options import MemoryOptions
 from router.questions import Asked
 
 BLOCKS_MAX = 4_096
 COUNTED_PARTS_MAX = 4_096
+STALL_SHARE_MAX = 0.5
+"""Of the time that is left, for embedding a question by a model that may stall; the rest is for searching by words."""
+
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 
@@ -44,15 +49,19 @@ class Recollection(msgspec.Struct, frozen=True):
         hits: what it was made of, best first; empty where the block comes from the cache.
         chunks: how many they are.
         tokens: its length as the embedding model counts.
+        ids: the public ids of the memories in it, best first.
         embedding_ms, total_ms: how long it took.
+        deletions: how many deletions its vault had seen, as far as is remembered, when it began.
     """
 
     context: str | None = None
     hits: tuple[Hit, ...] = ()
     chunks: int = 0
     tokens: int = 0
+    ids: tuple[str, ...] = ()
     embedding_ms: float = 0.0
     total_ms: float = 0.0
+    deletions: int = 0
 
 
 NOTHING = Recollection()
@@ -82,9 +91,9 @@ class ContextTokens:
     thirty memories took a quarter of the time of `prepare`.
     """
 
-    def __init__(self, encoder: TextEncoder) -> None:
-        self._count = lru_cache(maxsize=COUNTED_PARTS_MAX)(encoder.count_tokens)
-        self.frame_tokens = encoder.count_tokens(render_context([], 0, UTC))
+    def __init__(self, model: TextModel) -> None:
+        self._count = lru_cache(maxsize=COUNTED_PARTS_MAX)(model.count_tokens)
+        self.frame_tokens = model.count_tokens(render_context([], 0, UTC))
 
     def context_tokens(self, entries: Iterable[Entry], now_ms: int, time_zone: tzinfo) -> int:
         """Tokens of the context that these entries make."""
@@ -114,12 +123,12 @@ class Recaller:
         clock: Callable[[], float],
     ) -> None:
         self._context_tokens_max = context_tokens_max
-        self._counter = ContextTokens(embedder.encoder)
-        self._embedder = embedder
+        self._counter = ContextTokens(embedder.model)
         self._supervisor = supervisor
         self._block_cache_s = block_cache_s
         self._clock = clock
         self._blocks: OrderedDict[tuple[object, ...], tuple[float, Recollection]] = OrderedDict()
+        self._deletions: OrderedDict[int, int] = OrderedDict()  # by vault number, of the latest vaults
 
     async def recall(
         self,
@@ -141,13 +150,16 @@ class Recaller:
             MemoryRouterError: the vault's own error.
         """
         began_s = time.perf_counter()
+        deletions = self._deletions.get(vault.number, 0)
         if not asked.text or not options.chunks_max:
             return NOTHING
         with _deadline(timeout_s) as remaining_s:
-            vector, embedding_ms = await self._embed(asked.meaning)
+            embedder = self._supervisor.embedder_nowait(vault) or await embedder_of(self._supervisor, vault)
+            vector, embedding_ms = await self._embed(embedder, asked.meaning, remaining_s)
             message = Recall(
                 text=asked.words,
                 vector=vector,
+                model_id=embedder.model_id,
                 scope=options.scope,
                 chunks_max=options.chunks_max,
                 now_ms=now_ms,
@@ -164,9 +176,11 @@ class Recaller:
             context=render_context(items, now_ms, options.time_zone) if items else None,
             hits=hits,
             chunks=len(hits),
+            ids=ids_of(hits, entries),
             tokens=self._counter.context_tokens(entries, now_ms, options.time_zone) if items else 0,
             embedding_ms=embedding_ms,
             total_ms=(time.perf_counter() - began_s) * 1000,
+            deletions=deletions,
         )
 
     def _packed(self, hits: Sequence[Hit], options: MemoryOptions, now_ms: int) -> list[Entry]:
@@ -204,10 +218,12 @@ class Recaller:
             MemoryRouterError: the vault's own error.
         """
         with _deadline(timeout_s) as remaining_s:
-            vector, _ = await self._embed(question)
+            embedder = self._supervisor.embedder_nowait(vault) or await embedder_of(self._supervisor, vault)
+            vector, _ = await self._embed(embedder, question, remaining_s)
             message = Search(
                 text=question,
                 vector=vector,
+                model_id=embedder.model_id,
                 scope=options.scope,
                 limit=limit,
                 now_ms=now_ms,
@@ -217,15 +233,22 @@ class Recaller:
             found: Found = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
         return found.hits
 
-    async def _embed(self, question: str) -> tuple[bytes, float]:
-        """The question as a vector, or b"" where the model fails on it: its words remain."""
+    async def _embed(
+        self, embedder: Embedder, question: str, remaining_s: Callable[[], float]
+    ) -> tuple[bytes, float]:
+        """The question as a vector, or b"" where the model fails on it or is too slow: its words remain."""
         began_s = time.perf_counter()
         vector = b""
         try:
-            matrix = await self._embedder.encode([question], lane="interactive")
-            vector = matrix[0].astype("<f4").tobytes()
+            if embedder.may_stall:
+                with trio.move_on_after(remaining_s() * STALL_SHARE_MAX):
+                    vector = await _vector(embedder, question)
+            else:
+                vector = await _vector(embedder, question)
         except MemoryRouterError:
             raise
+        except EmbedderUnavailable as error:
+            log_event("question_not_embedded", level=logging.WARNING, embedder=embedder.name, reason=str(error))
         except Exception as error:  # the edge of the model, whatever it raises: recall must not end with it
             log_event("question_not_embedded", level=logging.ERROR, error=error)
         return vector, (time.perf_counter() - began_s) * 1000
@@ -238,11 +261,13 @@ class Recaller:
         return recollection if expires_s > self._clock() else None
 
     def cache_block(self, key: tuple[object, ...], recollection: Recollection) -> None:
-        """Keep what this request used, for the turns of the loop that may follow.
+        """Keep what this request used, for the turns of the loop that may follow; not if something was deleted since.
 
         Args:
             key: begins with the number of the vault.
         """
+        if recollection.context is not None and recollection.deletions != self._deletions.get(_vault_of(key), 0):
+            return
         now_s = self._clock()
         self._blocks[key] = (now_s + self._block_cache_s, _without_costs(recollection))
         self._blocks.move_to_end(key)
@@ -253,9 +278,25 @@ class Recaller:
             del self._blocks[oldest]
 
     def forget_blocks(self, vault: VaultRef) -> None:
-        """Memories of this vault are being deleted: no loop may quote them any more."""
+        """Memories of this vault were deleted or changed: no loop may quote them any more."""
+        self._deletions[vault.number] = self._deletions.get(vault.number, 0) + 1
+        self._deletions.move_to_end(vault.number)
+        if len(self._deletions) > BLOCKS_MAX:
+            self._deletions.popitem(last=False)
         for key in [key for key in self._blocks if key[0] == vault.number]:
             del self._blocks[key]
+
+
+def _vault_of(key: tuple[object, ...]) -> int:
+    number = key[0]
+    assert isinstance(number, int)
+    return number
+
+
+async def _vector(embedder: Embedder, question: str) -> bytes:
+    matrix = await embedder.encode([question], lane="interactive")
+    vector: bytes = matrix[0].astype("<f4").tobytes()
+    return vector
 
 
 def _without_costs(recollection: Recollection) -> Recollection:

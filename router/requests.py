@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 import trio
-from quart import Response, request
+from quart import Response, g, request
 
+from models.errors import Overloaded, RateLimited
+from models.ids import Principal
+from models.limit_settings import JSON_DEPTH_MAX
+from router.addresses import client_group
 from router.auth import Caller, authenticate
 from router.bodies import decode_object, decompress
+from router.body_budget import claim_of
 from router.components import Components
+from router.limits import too_many_requests
 from router.options import MemoryOptions, resolve_options
+from router.providers.json_bytes import check_depth
+from router.streaming import exits
+from router.usage import RequestUsage
 
 T = TypeVar("T")
 
@@ -29,13 +39,82 @@ async def offload(components: Components, size_bytes: int, function: Callable[..
 
 
 async def read_caller(components: Components) -> Caller:
-    """The authenticated caller of the current request.
+    """The authenticated caller of the current request, within what its key and its address may do.
+
+    The first thing a route does: what comes after costs something. A further call gives the same caller.
 
     Raises:
         Unauthenticated: no valid Memory Key.
+        RateLimited: the key asks too often or too much at once, or the address has failed too often.
         StoreUnavailable: the key could not be looked up in time.
     """
-    return await authenticate(_headers(), request.args, components.store)
+    known: Caller | None = g.get("caller")
+    if known is not None:
+        return known
+    failures = components.limits.failures
+    address = _client_group(components) if failures.active else ""
+    try:
+        caller = await authenticate(request_headers(), request.args, components.store, failures=failures, address=address)
+    except RateLimited:
+        components.metrics.limited.increment("failed_auth")
+        await _hold_back(components)
+        raise
+    _admit(components, caller.principal)
+    g.usage = components.meter.begin(caller.principal, began_s=g.began_s)
+    exits().callback(g.usage.close)
+    g.caller = caller
+    return caller
+
+
+def current_usage() -> RequestUsage:
+    """What the current request adds to its caller's usage; there is one once the caller is known."""
+    usage: RequestUsage = g.usage
+    return usage
+
+
+async def _hold_back(components: Components) -> None:
+    """Let whoever tries keys wait for the refusal, without keeping what was sent along.
+
+    Not all equally long: those that came together would come again together, and who comes between waits behind all.
+    """
+    claim_of(request.scope).drop()
+    request.body.clear()
+    await trio.sleep(components.settings.limits.failed_auth_delay_ms / 1000 * random.uniform(0.5, 1.5))
+
+
+def _client_group(components: Components) -> str:
+    """Under which name this request's client is counted."""
+    peer, *_ = request.scope.get("client") or (None,)
+    return client_group(peer, request.headers.getlist("x-forwarded-for"), components.limits.trusted_proxies)
+
+
+def _admit(components: Components, principal: Principal) -> None:
+    """Count the request against its key; what is under way is counted until the request is over, however it ends.
+
+    Raises:
+        RateLimited: it is one too many.
+    """
+    allowance = components.limits.keys.take(principal)
+    if allowance is not None:
+        g.allowance = allowance
+        if not allowance.allowed:
+            components.metrics.limited.increment("requests")
+            raise too_many_requests(allowance)
+    try:
+        leave = components.limits.keys.enter(principal)
+    except RateLimited:
+        components.metrics.limited.increment("concurrency")
+        raise
+    if leave is not None:
+        exits().callback(leave)
+
+
+def put_limit_headers(response: Response) -> None:
+    """Say how much the key may ask, where that is limited. A provider's own headers of these names stay."""
+    allowance = g.get("allowance")
+    if allowance is not None:
+        for name, value in allowance.headers().items():
+            response.headers.setdefault(name, value)
 
 
 async def read_body(components: Components) -> bytes:
@@ -43,12 +122,36 @@ async def read_body(components: Components) -> bytes:
 
     Raises:
         TooLarge, UnsupportedEncoding, InvalidRequest: see `router.bodies.decompress`.
+        Overloaded: there is no room for it among the bodies of other requests.
     """
     data = await request.get_data(cache=False, as_text=False, parse_form_data=False)
     bytes_max = components.settings.server.body_max_bytes
     encoding = request.headers.get("content-encoding", "")
-    size_bytes = OFFLOAD_BYTES_MIN if encoding else 0  # how much it unpacks to is not known before
-    return await offload(components, size_bytes, decompress, data, encoding, bytes_max=bytes_max)
+    claim = claim_of(request.scope)
+    try:
+        claim.check()
+        if not encoding:
+            return decompress(data, encoding, bytes_max=bytes_max)
+        # How much it unpacks to is not known before. Only as many as there are threads unpack without being counted.
+        body = await offload(components, OFFLOAD_BYTES_MIN, decompress, data, encoding, bytes_max=bytes_max)
+        claim.add_nowait(len(body))
+        return body
+    except Overloaded:
+        components.metrics.limited.increment("bodies")
+        raise
+
+
+async def read_json(components: Components) -> bytes:
+    """The current request's body, decompressed: JSON that is nested no deeper than the settings allow.
+
+    Raises:
+        InvalidRequest: it is nested deeper; and what `read_body` raises.
+    """
+    body = await read_body(components)
+    depth_max = components.settings.limits.json_depth_max
+    if depth_max < JSON_DEPTH_MAX:  # what every parser allows needs no look of its own
+        await offload(components, len(body), check_depth, body, depth_max)
+    return body
 
 
 async def read_object(components: Components) -> dict[str, Any]:
@@ -58,7 +161,8 @@ async def read_object(components: Components) -> dict[str, Any]:
         InvalidRequest: not a JSON object.
     """
     body = await read_body(components)
-    return await offload(components, len(body), decode_object, body) if body.strip() else {}
+    depth_max = components.settings.limits.json_depth_max
+    return await offload(components, len(body), decode_object, body, depth_max=depth_max) if body.strip() else {}
 
 
 def read_options(components: Components, caller: Caller, body: Mapping[str, Any]) -> MemoryOptions:
@@ -68,7 +172,7 @@ def read_options(components: Components, caller: Caller, body: Mapping[str, Any]
         InvalidRequest: an option is wrong; the message names it.
     """
     return resolve_options(
-        headers=_headers(),
+        headers=request_headers(),
         query=request.args,
         body=body,
         bound=caller.access,
@@ -76,7 +180,7 @@ def read_options(components: Components, caller: Caller, body: Mapping[str, Any]
     )
 
 
-def _headers() -> dict[str, str]:
+def request_headers() -> dict[str, str]:
     """The current request's headers by lower-case name."""
     return {name.lower(): header_text(value) for name, value in request.headers.items()}
 

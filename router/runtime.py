@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from router.observe import log_event
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that computes may keep the interpreter from the one that answers. Python's 5 ms would cost a
@@ -19,3 +29,25 @@ def settle_interpreter() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def uncaught_errors_logged() -> Iterator[None]:
+    """Errors that nobody catches in a thread or a destructor are logged by type and place, for the length of the block.
+
+    Python would print their own text, which may quote what they choked on: a message, a key.
+    """
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook, sys.unraisablehook = _log_uncaught_in_thread, _log_unraisable
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = before
+
+
+def _log_uncaught_in_thread(happened: threading.ExceptHookArgs) -> None:
+    log_event("uncaught_error_in_thread", level=logging.CRITICAL, error=happened.exc_value)
+
+
+def _log_unraisable(happened: UnraisableHookArgs) -> None:
+    log_event("unraisable_error", level=logging.ERROR, error=happened.exc_value)

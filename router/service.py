@@ -1,10 +1,11 @@
 """The house: every lifetime of the server, nested. Read this file first.
 
     store        the log and the directory of keys: everything durable
-      embedder     texts to vectors, for all vaults and requests
-        supervisor   Memory Key -> vault actor
-          upstream     one HTTP client per provider
-            server       Hypercorn around the Quart-Trio application
+      usage        counts of what keys use, journalled until the store has them
+        embedder     texts to vectors, for all vaults and requests
+          supervisor   Memory Key -> vault actor
+            upstream     one HTTP client per provider
+              server       Hypercorn around the Quart-Trio application
 
 Each opens inside the one before and closes before it, so shutting down is nothing but leaving the blocks: the server
 finishes its requests, the vaults empty their mailboxes, the store commits what is queued.
@@ -12,36 +13,43 @@ finishes its requests, the vaults empty their mailboxes, the store commits what 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from actors.embedder import Embedder, open_embedder
+from actors import usage_files
+from actors.embedder import Embedder
+from actors.retention import delete_expired
 from actors.store.protocol import Store
 from actors.store.sqlite import open_store
 from actors.supervisor import Supervisor, open_supervisor
+from actors.usage_files import UsageFiles
+from actors.usage_journal import UsageJournal, open_usage
 from actors.vault_actor import VaultLimits
-from models.embedding import TextEncoder, open_embedding_model
+from models.embedding import TextEncoder
 from models.settings import Settings
+from models.settings_checks import exposure_warnings
 from router.admin import Administration, create_account
 from router.admin_socket import SOCKET_NAME, open_admin_socket
 from router.app import create_app
+from router.body_budget import BudgetedBodies
 from router.components import Components, Readiness, wall_clock_ms
 from router.early_replies import ReplyAfterRequest
+from router.embedding_models import open_configured_embedders
 from router.observe import Metrics, log_event
-from router.passing_through import PacedUploads
+from router.passing_through import PacedUploads, is_upload
 from router.paths import CanonicalPath
 from router.recalling import Recaller
 from router.remembering import Rememberer
 from router.request_ids import WithRequestId
 from router.server import HARD_EXIT_GRACE_S, BoundAddress, bind, open_shutdown_signals, serve_app
 from router.streaming import CloseWithRequest
+from router.tls import open_tls
 from router.upstream import Upstream, open_upstream
-
-MODELS_FOLDER = "models"
 
 
 async def serve(
@@ -49,6 +57,7 @@ async def serve(
     *,
     data_dir: Path,
     announce: Callable[[str], None],
+    warn: Callable[[str], None] = lambda _: None,
     encoder: TextEncoder | None = None,
     task_status: trio.TaskStatus[BoundAddress] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -57,6 +66,7 @@ async def serve(
     Args:
         data_dir: where everything durable lives; made if it is not there.
         announce: gets the account key's line on the first start; it is never shown again.
+        warn: gets what whoever starts the server should see beside the log.
         encoder: embeds texts; unless given, the built-in model is opened.
         task_status: gets the bound address once requests are served.
 
@@ -65,58 +75,65 @@ async def serve(
     """
     drain_s = settings.server.drain_timeout_s
     async with open_shutdown_signals(exit_within_s=drain_s * 2 + HARD_EXIT_GRACE_S) as shutdown:
-        with bind(settings.server) as listening:  # fails before anything is written
+        open_tls(settings.server)  # this and the next line fail before anything is written
+        with bind(settings.server) as listening:
+            for sentence in exposure_warnings(settings):
+                log_event("exposed_without_tls", level=logging.WARNING, reason=sentence)
+                warn(sentence)
             async with open_store(
                 data_dir, settings=settings.store, server_key_file=server_key_file(settings)
             ) as store:
                 if not await store.has_account():
                     announce(await create_account(store, created_ms=wall_clock_ms()))
                 async with (
-                    open_embedder(
-                        encoder or await _open_model(data_dir, settings),
-                        batch_texts_max=settings.embedding.batch_texts_max,
-                        interactive_max=settings.embedding.queue_interactive_max,
-                        bulk_max=settings.embedding.queue_bulk_max,
-                    ) as embedder,
+                    open_usage(
+                        store, UsageFiles(data_dir / usage_files.FOLDER), settings.usage, now_ms=wall_clock_ms
+                    ) as usage,
+                    open_configured_embedders(settings, data_dir, encoder=encoder) as embedders,
                     open_supervisor(
-                        store, embedder, settings.vaults, vault_limits(settings), drain_timeout_s=drain_s
+                        store, embedders, settings.vaults, vault_limits(settings), drain_timeout_s=drain_s, meter=usage
                     ) as supervisor,
                     open_upstream(settings.providers.by_name) as upstream,
-                    open_admin_socket(data_dir / SOCKET_NAME, Administration(store, now_ms=wall_clock_ms).perform),
                     trio.open_nursery() as background,
                 ):
-                    components = assemble(settings, store, embedder, supervisor, upstream)
-                    resuming = trio.CancelScope()  # not the nursery's own: that one holds the running requests too
-                    background.start_soon(_within, resuming, supervisor.resume)
+                    components = assemble(settings, store, embedders.default, supervisor, upstream, usage)
+                    beside = trio.CancelScope()  # not the nursery's own: that one holds the running requests too
+                    background.start_soon(_work_beside, components, beside)
 
                     async def shutdown_requested() -> None:
                         components.readiness.set_ready("server")
                         await shutdown.wait()
                         components.readiness.set_missing("server", "shutting down")
-                        resuming.cancel(reason="the server shuts down")
+                        beside.cancel(reason="the server shuts down")
 
-                    await serve_app(
-                        WithRequestId(
-                            CanonicalPath(CloseWithRequest(ReplyAfterRequest(PacedUploads(create_app(components)))))
-                        ),
-                        settings.server,
-                        shutdown_trigger=shutdown_requested,
-                        listening=listening,
-                        task_status=task_status,
-                    )
+                    async with open_admin_socket(data_dir / SOCKET_NAME, administration(components).perform):
+                        await serve_app(
+                            application(components),
+                            settings.server,
+                            shutdown_trigger=shutdown_requested,
+                            listening=listening,
+                            trusted_proxies=components.limits.trusted_proxies,
+                            limited=components.metrics.limited.increment,
+                            task_status=task_status,
+                        )
         log_event("server_stopped")
 
 
 def assemble(
-    settings: Settings, store: Store, embedder: Embedder, supervisor: Supervisor, upstream: Upstream
+    settings: Settings,
+    store: Store,
+    embedder: Embedder,
+    supervisor: Supervisor,
+    upstream: Upstream,
+    usage: UsageJournal | None,
 ) -> Components:
     """What the routes see of the open parts, with everything watched that has statistics."""
     metrics = Metrics()
     metrics.watch("store", store.statistics)
-    metrics.watch("embedder", embedder.statistics)
+    metrics.watch("embedder", supervisor.embedders.statistics)
     metrics.watch("vaults", supervisor.statistics)
     metrics.watch("upstream", upstream.statistics)
-    return Components(
+    components = Components(
         settings=settings,
         store=store,
         embedder=embedder,
@@ -132,7 +149,14 @@ def assemble(
         rememberer=Rememberer(supervisor),
         metrics=metrics,
         readiness=Readiness(),
+        usage=usage,
     )
+    if usage is not None:
+        metrics.watch("usage", usage.statistics)
+        metrics.watch_totals("usage", usage.totals)
+    metrics.watch("limits", components.limits.statistics)
+    metrics.watch("bodies", components.body_budget.statistics)
+    return components
 
 
 def server_key_file(settings: Settings) -> Path | None:
@@ -140,16 +164,18 @@ def server_key_file(settings: Settings) -> Path | None:
     return Path(settings.store.server_key_file) if settings.store.server_key_file else None
 
 
-async def _open_model(data_dir: Path, settings: Settings) -> TextEncoder:
-    """Load the embedding model; the first start prepares its graph, which takes about a second."""
-    return await trio.to_thread.run_sync(
-        lambda: open_embedding_model(data_dir / MODELS_FOLDER, threads=settings.embedding.threads)
-    )
-
-
-async def _within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
+async def _work_beside(components: Components, scope: trio.CancelScope) -> None:
+    """What goes on beside the requests: resuming what an earlier run has left, and deleting what has expired."""
     with scope:
-        await function()
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(components.supervisor.resume)
+            await delete_expired(
+                components.store,
+                components.supervisor,
+                default_days=components.settings.memory.retention_days,
+                now_ms=components.now_ms,
+                deleted=components.recaller.forget_blocks,
+            )
 
 
 def vault_limits(settings: Settings) -> VaultLimits:
@@ -158,12 +184,25 @@ def vault_limits(settings: Settings) -> VaultLimits:
         repeat_window_s=settings.ingest.repeat_window_s,
         chunk_tokens_max=settings.memory.chunk_tokens_max,
         relevance_min=settings.recall.relevance_min,
+        screens=settings.screening.mode == "flag",
         hnsw_threshold=settings.index.hnsw_threshold,
     )
 
 
-def _wrapped(app: Any) -> Any:
+def administration(components: Components) -> Administration:
+    """What the operator's commands do beside a running server."""
+    return Administration(
+        components.store,
+        components.settings,
+        components.upstream,
+        now_ms=components.now_ms,
+        retire=components.retire,
+    )
+
+
+def application(components: Components) -> Any:
     """The application in its wrappers; a request goes through them from the last to the first."""
+    app: Any = BudgetedBodies(create_app(components), components.body_budget, is_streamed=is_upload)
     for wrap in (PacedUploads, ReplyAfterRequest, CloseWithRequest, CanonicalPath, WithRequestId):
         app = wrap(app)
     return app

@@ -13,20 +13,19 @@ from typing import Any
 import msgspec
 import trio
 
-from actors.embedder import Embedder, open_embedder
 from actors.store.connections import one_row, open_reader
 from actors.store.data_directory import META_FILE
 from actors.store.sqlite import SqliteStore, open_store
 from actors.supervisor import Supervisor, open_supervisor
-from models.embedding import open_embedding_model
 from models.errors import Forbidden, NotFound, SetupError, Unauthenticated
 from models.ids import VaultNumber, VaultRef, parse_key
 from models.settings import Settings
 from router.admin_socket import SOCKET_NAME, call_admin
 from router.command_options import Progress, server_key_file
 from router.components import wall_clock_ms
+from router.embedding_models import open_configured_embedders
 from router.exporting import import_messages, open_export, parse_export
-from router.service import MODELS_FOLDER, vault_limits
+from router.service import vault_limits
 from router.transfer_files import ExportFile, Selection
 
 PAGE_TIMEOUT_S = 600.0
@@ -37,7 +36,6 @@ class _House(msgspec.Struct, frozen=True):
     """What of a server is needed to move memories."""
 
     store: SqliteStore
-    embedder: Embedder
     supervisor: Supervisor
 
 
@@ -64,8 +62,6 @@ async def export_from_directory(
         stream = await open_export(
             house.supervisor,
             vault,
-            model_id=house.embedder.model_id,
-            dims=house.embedder.dims,
             now_ms=wall_clock_ms(),
             after_seq=max(selection.after, file.last_seq),
             session_id=selection.session_id,
@@ -113,21 +109,18 @@ async def _open_house(settings: Settings, data_dir: Path) -> AsyncIterator[_Hous
             f"a server uses the data directory {data_dir}.",
             hint="Go through it: give its address by --url, and the vault by --key.",
         )
-    async with open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store:
-        encoder = await trio.to_thread.run_sync(
-            lambda: open_embedding_model(data_dir / MODELS_FOLDER, threads=settings.embedding.threads)
-        )
-        async with (
-            open_embedder(encoder, batch_texts_max=settings.embedding.batch_texts_max) as embedder,
-            open_supervisor(
-                store,
-                embedder,
-                settings.vaults,
-                vault_limits(settings),
-                drain_timeout_s=settings.server.drain_timeout_s,
-            ) as supervisor,
-        ):
-            yield _House(store=store, embedder=embedder, supervisor=supervisor)
+    async with (
+        open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store,
+        open_configured_embedders(settings, data_dir) as embedders,
+        open_supervisor(
+            store,
+            embedders,
+            settings.vaults,
+            vault_limits(settings),
+            drain_timeout_s=settings.server.drain_timeout_s,
+        ) as supervisor,
+    ):
+        yield _House(store=store, supervisor=supervisor)
 
 
 async def _vault_of_key(store: SqliteStore, key: str, *, exports: bool) -> VaultRef:

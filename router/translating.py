@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from router.plans import Plan
-from router.providers.base import StreamTranslator, Translation
+from router.providers.base import StreamTranslator, Translation, Usage
 from router.providers.messages_translation import MessagesTranslation
 from router.providers.tweaks import tweaked
 from router.usage_chunks import WithoutUsage
@@ -68,6 +68,11 @@ class TranslatedStream:
         self._chunks = chunks
         self._translator = translator
         self._ended = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider has said of its tokens so far, whether or not the client gets to see it."""
+        return self._translator.usage
 
     def __aiter__(self) -> TranslatedStream:
         return self

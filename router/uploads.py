@@ -9,6 +9,7 @@ import msgspec
 
 from models.errors import InvalidRequest, TooLarge
 from models.ids import parse_session_id
+from models.limit_settings import JSON_DEPTH_MAX
 from models.memory import Exchange, Message, Role
 from models.memory_settings import MemorySettings
 from models.text import clean
@@ -27,7 +28,7 @@ ROOM_TIMEOUT_S = 100.0
 """How long an upload or import waits for room in its vault's inbox: half of a full one is embedded by then."""
 
 _BOM = b"\xef\xbb\xbf"
-_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "user"}
+ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "user"}
 
 
 class LineError(InvalidRequest):
@@ -37,11 +38,14 @@ class LineError(InvalidRequest):
         super().__init__(f"Line {number}: {problem}", field=field, hint="Nothing of this upload was stored.")
 
 
-def parse_lines(body: bytes, *, session_id: str | None, limits: MemorySettings) -> list[Message]:
+def parse_lines(
+    body: bytes, *, session_id: str | None, limits: MemorySettings, depth_max: int = JSON_DEPTH_MAX
+) -> list[Message]:
     """The messages of an upload, in order. Lines that hold nothing but a context block of ours give none.
 
     Args:
         session_id: for lines that name none.
+        depth_max: levels that a line's JSON may be nested.
 
     Raises:
         LineError: a line is not a valid memory; it names the line.
@@ -49,7 +53,7 @@ def parse_lines(body: bytes, *, session_id: str | None, limits: MemorySettings) 
         InvalidRequest: the body is not UTF-8, or holds no memory at all.
     """
     parsed = [
-        _parse_line(number, line, session_id=session_id, limits=limits)
+        _parse_line(number, line, session_id=session_id, limits=limits, depth_max=depth_max)
         for number, line in _numbered_lines(body.removeprefix(_BOM), lines_max=limits.upload_lines_max)
     ]
     messages = [message for message in parsed if message is not None]
@@ -73,9 +77,11 @@ def _numbered_lines(body: bytes, *, lines_max: int) -> Iterator[tuple[int, str]]
             raise LineError(number, "not valid UTF-8.") from None
 
 
-def _parse_line(number: int, line: str, *, session_id: str | None, limits: MemorySettings) -> Message | None:
+def _parse_line(
+    number: int, line: str, *, session_id: str | None, limits: MemorySettings, depth_max: int
+) -> Message | None:
     try:
-        value = decode_json(line)
+        value = decode_json(line, depth_max=depth_max)
     except InvalidRequest:
         raise LineError(number, "not valid JSON.") from None
     if not isinstance(value, dict):
@@ -101,10 +107,10 @@ def parse_memory(value: dict[str, Any], *, session_id: str | None, limits: Memor
     if len(content) > limits.content_max_chars:
         raise TooLarge(f"content may have at most {limits.content_max_chars} characters.")
     role = value.get("role")
-    if role is not None and (not isinstance(role, str) or role not in _ROLES):
+    if role is not None and (not isinstance(role, str) or role not in ROLES):
         raise InvalidRequest("role must be user, assistant or system.", field="role")
     message = Message(
-        role=_ROLES[role] if role else "user",
+        role=ROLES[role] if role else "user",
         content=clean(content),
         timestamp_ms=parse_timestamp(value.get("timestamp")),
         session_id=parse_session_id(value.get("session_id")) or session_id,

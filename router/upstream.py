@@ -17,6 +17,7 @@ import trio
 from models.errors import Overloaded, UpstreamError
 from models.provider_settings import ProviderSettings, Secret
 from router.headers import HeaderList, request_headers
+from router.masking import mask_for
 from router.upstream_call import CLOSE_TIMEOUT_S, REPLY_BYTES_MAX, Call, Link, UpstreamResponse, close
 
 __all__ = ["REPLY_BYTES_MAX", "Upstream", "UpstreamResponse", "open_upstream"]
@@ -69,7 +70,11 @@ class Upstream:
                 response, attempts = await Call(link, method=method, path=path, headers=headers).send(body, ticket)
             try:
                 reply = UpstreamResponse(
-                    response, provider=link.name, idle_timeout_s=link.settings.idle_timeout_s, attempts=attempts
+                    response,
+                    provider=link.name,
+                    idle_timeout_s=link.settings.idle_timeout_s,
+                    mask=mask_for(headers, status=response.status_code),
+                    attempts=attempts,
                 )
             except UpstreamError:
                 await close(response)

@@ -20,6 +20,7 @@ import trio
 from models.errors import UpstreamError, UpstreamTimeout
 from models.provider_settings import ProviderSettings
 from router.headers import HeaderList, response_headers
+from router.masking import KeyMask, mask_headers
 from router.resilience import FAILURE_STATUSES, Breaker, RetryPolicy, Ticket, asked_pause_s, is_busy
 
 REPLY_BYTES_MAX = 64 * 1024 * 1024
@@ -39,6 +40,8 @@ _TIMED_OUT: dict[type[Exception], str] = {
 class UpstreamResponse:
     """A provider's answer: its status, the headers a client may see, and its body as an iterator of chunks.
 
+    Where it quotes the key that it was sent there are asterisks, in headers and body (`router.masking`).
+
     Iterating yields chunks as they arrive, never empty ones. Each step raises UpstreamTimeout after the provider's
     `idle_timeout_s`, and UpstreamError when the body is cut. It is a class, not an async generator, because a cancel
     scope must not stay open across a `yield` (PEP 789).
@@ -47,7 +50,9 @@ class UpstreamResponse:
         attempts: how many it took.
     """
 
-    def __init__(self, response: httpx.Response, *, provider: str, idle_timeout_s: float, attempts: int = 1) -> None:
+    def __init__(
+        self, response: httpx.Response, *, provider: str, idle_timeout_s: float, mask: KeyMask, attempts: int = 1
+    ) -> None:
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         decoded = encoding in _DECODED
         if not decoded and encoding not in {"", "identity"}:
@@ -55,12 +60,13 @@ class UpstreamResponse:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
         self.status = response.status_code
         self.attempts = attempts
-        self.headers: HeaderList = response_headers(pairs, decoded=decoded)
+        self.headers: HeaderList = mask_headers(response_headers(pairs, decoded=decoded), mask)
         self._response = response
         self._provider = provider
         self._idle_timeout_s = idle_timeout_s
         self._chunks = response.aiter_raw()
         self._inflater = _Inflater() if decoded else None
+        self._mask = mask
 
     @property
     def is_event_stream(self) -> bool:
@@ -84,9 +90,13 @@ class UpstreamResponse:
                 except StopAsyncIteration:
                     if self._inflater is not None:
                         self._inflater.check_whole()
-                    raise
+                    chunk = self._mask.end()
+                    if not chunk:
+                        raise
+                    return chunk
                 if self._inflater is not None:
                     chunk = self._inflater.inflate(chunk)
+                chunk = self._mask.feed(chunk)
             return chunk
 
     async def read(self, *, bytes_max: int = REPLY_BYTES_MAX) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -179,7 +180,11 @@ def object_of(answer: httpx.Response) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_server(
-    data_dir: Path, settings: Settings | None = None, *, encoder: TextEncoder | None = None
+    data_dir: Path,
+    settings: Settings | None = None,
+    *,
+    encoder: TextEncoder | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Client]:
     """A server in this loop, as the holder of its account key sees it.
 
@@ -188,6 +193,7 @@ async def open_server(
     Args:
         data_dir: made on the first start; the account key of that start is kept beside it.
         encoder: the fake one unless given.
+        tls: trusts the server's certificate, if the settings name one.
     """
     announced: list[str] = []
     key_file = data_dir.with_suffix(".account-key")
@@ -205,7 +211,7 @@ async def open_server(
             await trio.Path(key_file).write_text(announced[0])
         key = await trio.Path(key_file).read_text()
         try:
-            async with open_http(address.url) as http:
+            async with open_http(address.url, tls=tls) as http:
                 yield Client(http, key)
         finally:
             serving.cancel_scope.cancel(reason="the test is over")
@@ -251,9 +257,9 @@ async def open_reply(client: Client, path: str, body: Any) -> AsyncIterator[RawR
         yield reply
 
 
-def open_http(url: str) -> httpx.AsyncClient:
-    """Connections to a server, for the length of an `async with`."""
-    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False)
+def open_http(url: str, *, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+    """Connections to a server, for the length of an `async with`; `tls` trusts its certificate."""
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False, verify=tls or True)
 
 
 _real_encoder: list[EmbeddingModel] = []

@@ -28,11 +28,11 @@ BANNED = {
 
 # Packages that stand behind one seam: only these modules import them.
 SEAMS = {
-    "httpx": r"router/(upstream|upstream_call|transfer_http)\.py",
-    "hypercorn": r"router/server\.py",
+    "httpx": r"router/(upstream|upstream_call|transfer_http|embedding_endpoint)\.py",
+    "hypercorn": r"router/(server|http1)\.py",
     "quart": r"router/(app|proxying|streaming|requests|request_ids)\.py|router/routes/.*",
     "quart_trio": r"router/app\.py",
-    "click": r"router/(cli|operations|transfers|command_options)\.py",
+    "click": r"router/(cli|operations|transfers|command_options|administering|\w+_commands)\.py",
     "hnswlib": r"actors/segments\.py",
     "apsw": r"actors/store/.*",
     "cryptography": r"actors/store/.*",
@@ -41,7 +41,10 @@ SEAMS = {
     "onnx": r"models/(embedding\w*|model_files)\.py",
 }
 
-COMMAND_LINE = {f"router/{name}.py" for name in ("cli", "operations", "transfers", "command_options")}
+COMMAND_LINE = {f"router/{name}.py" for name in (
+        "cli", "operations", "transfers", "command_options", "administering", "key_commands", "account_commands",
+        "provider_commands",
+    )}  # fmt: skip
 
 # Scopes of actors: the supervisor gives them all one deadline when it drains.
 SHIELDS_ENDED_BY_THE_DRAIN = {"actors/entry.py"}

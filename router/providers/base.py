@@ -176,6 +176,10 @@ class WireFormat(Protocol):
 class StreamTranslator(Protocol):
     """Turns the bytes of one format's stream into another's, as they come."""
 
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts that the provider has told so far."""
+
     def feed(self, chunk: bytes) -> bytes:
         """What this chunk becomes; may be empty."""
 

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from models.errors import InvalidRequest
+from models.limit_settings import JSON_DEPTH_MAX
 
-DEPTH_MAX = 200
+DEPTH_MAX = JSON_DEPTH_MAX
 VALUES_MAX = 1_000_000
 """Values (commas and brackets) in one body. A conversation has thousands; a million is an attack on memory."""
 
@@ -60,18 +61,39 @@ def check_shape(body: bytes) -> None:
         body.isascii() or body.decode()
     except UnicodeDecodeError:
         raise InvalidRequest("The request body is not valid UTF-8.") from None
-    openings = body.count(b"[") + body.count(b"{")
-    if openings <= DEPTH_MAX and body.count(b",") <= VALUES_MAX:
+    if _brackets_open(body) <= DEPTH_MAX and body.count(b",") <= VALUES_MAX:
         return
-    # Escape pairs first, so that the quotes left are the ones that open and close strings.
-    structure = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _STRUCTURE)
-    structure = _STRING.sub(b"", structure)
-    brackets = structure.translate(None, b'",')
+    structure = structure_of(body)
     if len(structure) > VALUES_MAX:
-        raise InvalidRequest(f"The request body holds more than {VALUES_MAX} values.")
-    depths = accumulate(array("b", brackets.translate(_STEPS)))
-    if max(depths, default=0) > DEPTH_MAX:
-        raise InvalidRequest(f"The request body is nested deeper than {DEPTH_MAX} levels.")
+        raise InvalidRequest(f"The request body holds more than {VALUES_MAX} values.", field="body")
+    _check_depth(structure, DEPTH_MAX)
+
+
+def check_depth(body: bytes, depth_max: int) -> None:
+    """Refuse JSON that is nested deeper, without decoding it. Whether it is JSON at all is not looked at.
+
+    Raises:
+        InvalidRequest: it is nested deeper.
+    """
+    if _brackets_open(body) > depth_max:
+        _check_depth(structure_of(body), depth_max)
+
+
+def _brackets_open(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
+
+
+def _check_depth(structure: bytes, depth_max: int) -> None:
+    depths = accumulate(array("b", structure.translate(None, b'",').translate(_STEPS)))
+    if max(depths, default=0) > depth_max:
+        raise InvalidRequest(f"The request body is nested deeper than {depth_max} levels.", field="body")
+
+
+def structure_of(body: bytes) -> bytes:
+    """The brackets and commas of JSON that stand outside of strings."""
+    if b"\\" in body:  # escape pairs first, so that the quotes left are the ones that open and close strings
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return _STRING.sub(b"", body.translate(None, _STRUCTURE))
 
 
 def split_object(raw: bytes) -> dict[str, bytes]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from router.providers.anthropic_reply import decode_event, event_kind, member, text_of, token_counts
+from router.providers.anthropic_reply import decode_event, event_kind, member, read_usage, text_of, token_counts
+from router.providers.base import Usage
 from router.providers.json_values import encode_value
 from router.providers.openai_chat import OPENAI_CHAT
 from router.providers.translate_reply import (
@@ -70,6 +71,11 @@ class MessagesStream:
         self._block: _OpenBlock | None = None
         self._tools = 0
         self._thoughts = 0
+
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts that the provider has told so far."""
+        return read_usage(self._counts) if self._counts else None
 
     def feed(self, chunk: bytes) -> bytes:
         """What the events that this chunk completes become."""

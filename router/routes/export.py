@@ -46,8 +46,6 @@ class _ExportApi:
         stream = await open_export(
             self._parts.supervisor,
             caller.principal.vault,
-            model_id=self._parts.embedder.model_id,
-            dims=self._parts.embedder.dims,
             now_ms=self._parts.now_ms(),
             after_seq=whole_number(request.args.get("after") or 0, "after", 0, SEQ_MAX),
             session_id=parse_session_id(request.args.get("session_id")) or options.session_id,
@@ -68,13 +66,17 @@ class _ExportApi:
             raise Forbidden("This key or request may not write.", hint="Send the key without :read or :off.")
         body = await read_body(self._parts)
         messages = await offload(self._parts, len(body), parse_export, body, limits=self._parts.settings.memory)
-        applied = await import_messages(
-            self._parts.supervisor,
-            caller.principal.vault,
-            messages,
-            now_ms=self._parts.now_ms(),
-            request_id=current_request_id(),
-        )
+        now_ms = self._parts.now_ms()
+        stored = [imported.message for imported in messages]
+        with await self._parts.quota.reserve(caller.principal, stored, source="import", now_ms=now_ms):
+            applied = await import_messages(
+                self._parts.supervisor,
+                caller.principal.vault,
+                messages,
+                now_ms=now_ms,
+                request_id=current_request_id(),
+                principal=caller.principal,
+            )
         return json_response(
             {
                 "status": "complete",

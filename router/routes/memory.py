@@ -7,20 +7,34 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
+from actors.choosing_embedders import choose_embedder, embedder_of
 from actors.inbox_lag import weigh
 from models.errors import Forbidden, InvalidRequest
-from models.memory import Exchange, Message, Role, memory_id
-from models.messages import Barrier, Explanation, Forget, Hit, Stats, VaultStats
-from router.admin import format_time
+from models.memory import Exchange, Message, Role, charged_to
+from models.messages import Barrier, Explanation, Forget, Forgotten, Hit, Stats, VaultStats
+from models.times import format_time
+from router.auditing import actor_of, audit_memories
 from router.auth import Caller
 from router.components import Components
 from router.conversations import read_messages, turns_of
+from router.memory_ids import MEMORY_IDS, ids_header
+from router.memory_items import memory_fields
+from router.memory_queries import deleted_session
 from router.options import MemoryOptions, whole_number
 from router.questions import asked_of
 from router.recalling import NOTHING, Recollection
 from router.remembering import MODEL_CHARACTERS_MAX
 from router.request_ids import current_request_id
-from router.requests import json_response, offload, read_body, read_caller, read_object, read_options
+from router.requests import (
+    current_usage,
+    json_response,
+    offload,
+    read_body,
+    read_caller,
+    read_object,
+    read_options,
+    request_headers,
+)
 from router.uploads import ROOM_TIMEOUT_S, exchanges_of, parse_lines
 
 SEARCH_LIMIT_DEFAULT = 10
@@ -28,15 +42,10 @@ SEARCH_LIMIT_MAX = 1_000
 COMMIT_TIMEOUT_S = 30.0
 APPLY_TIMEOUT_S = 120.0
 QUERY_CHARACTERS_MAX = 20_000
-CONTENT_CHARACTERS_MAX = 20_000
-"""A search item's content is cut here (design section 12); `truncated` says so."""
-
 TEXT_OVERHEAD_CHARACTERS = 200
 """Counting the tokens of one more text costs as much as that many characters more."""
 
 NOT_WRITTEN = "Not stored: this key or request may not write."
-BILLING_MULTIPLIER = 5
-"""Tokens billed for one token of memory, from the hosted product's only published example (48 -> 240)."""
 
 
 def memory_routes(components: Components) -> Blueprint:
@@ -76,10 +85,13 @@ class _MemoryApi:
                 timeout_s=self._ask_timeout_s,
                 explain=explain,
             )
-        answer = prepared(recollection, total_ms=_since(began_s))
+        tokens = recollection.tokens
+        current_usage().use_memory(retrieved=tokens, billable=tokens)
+        answer = prepared(recollection, billed=self._parts.meter.billed(tokens), total_ms=_since(began_s))
         if explain:
             answer["memories"] = [search_item(hit) for hit in recollection.hits]
-        return json_response(answer)
+        headers = {**await self._model_headers(caller, options), MEMORY_IDS: ids_header(recollection.ids)}
+        return json_response(answer, headers=headers)
 
     async def ingest(self) -> Response:
         """Remember a finished exchange. 202 means durable, and findable by its words."""
@@ -88,10 +100,14 @@ class _MemoryApi:
         model = body.get("model")
         if model is not None and not isinstance(model, str):
             raise InvalidRequest("model must be a string.", field="model")
+        if model:
+            current_usage().name_model(model)
         if options.stores:
+            await self._choose_embedder(caller, options)
             wanted = [message for message in messages if options.stores_role(message.role)]
             await self._remember(caller, wanted, model)
-        return json_response(await self._ingested(messages, accepted=options.stores), 202)
+        answer = await self._ingested(messages, accepted=options.stores)
+        return json_response(answer, 202, await self._model_headers(caller, options))
 
     async def _remember(self, caller: Caller, messages: list[Message], model: str | None) -> None:
         vault, now_ms = caller.principal.vault, self._parts.now_ms()
@@ -105,8 +121,9 @@ class _MemoryApi:
             model=model and model[:MODEL_CHARACTERS_MAX],
             request_id=current_request_id(),
         )
-        with await self._parts.supervisor.pin(vault, weigh([exchange])) as pin:
-            receipt = pin.submit([exchange])
+        room = await self._parts.quota.reserve(caller.principal, messages, source="ingest", now_ms=now_ms)
+        with room, await self._parts.supervisor.pin(vault, weigh([exchange])) as pin:
+            receipt = pin.submit([charged_to(caller.principal, exchange)])
             await receipt.wait_durable(timeout_s=COMMIT_TIMEOUT_S)
 
     async def _ingested(self, messages: list[Message], *, accepted: bool) -> dict[str, Any]:
@@ -123,7 +140,7 @@ class _MemoryApi:
     async def _count_tokens(self, messages: list[Message], *, role: Role | None = None) -> int:
         """The tokens of all messages, or of those of one role."""
         texts = [message.content for message in messages if role in (None, message.role)]
-        count = self._parts.embedder.encoder.count_tokens
+        count = self._parts.embedder.model.count_tokens
         characters = sum(map(len, texts)) + len(texts) * TEXT_OVERHEAD_CHARACTERS
         return await offload(self._parts, characters, lambda: sum(map(count, texts)))
 
@@ -148,8 +165,10 @@ class _MemoryApi:
                 timeout_s=self._ask_timeout_s,
                 explain=explain,
             )
+        current_usage().use_memory(retrieved=sum(hit.memory.tokens for hit in hits))
         items = [search_item(hit) for hit in hits]
-        return json_response({"memories": items, "count": len(items), "metrics": {"total_ms": _since(began_s)}})
+        answer = {"memories": items, "count": len(items), "metrics": {"total_ms": _since(began_s)}}
+        return json_response(answer, headers=await self._model_headers(caller, options))
 
     async def upload(self) -> Response:
         """Store JSON lines, all or none. 200 means every line is durable and findable by its words."""
@@ -162,12 +181,21 @@ class _MemoryApi:
             raise InvalidRequest("Empty request body.", field="body", hint="Send one JSON object a line.")
         limits = self._parts.settings.memory
         messages = await offload(
-            self._parts, len(body), parse_lines, body, session_id=options.session_id, limits=limits
+            self._parts,
+            len(body),
+            parse_lines,
+            body,
+            session_id=options.session_id,
+            limits=limits,
+            depth_max=self._parts.settings.limits.json_depth_max,
         )
-        exchanges = exchanges_of(messages, now_ms=self._parts.now_ms(), request_id=current_request_id())
+        now_ms = self._parts.now_ms()
+        exchanges = exchanges_of(messages, now_ms=now_ms, request_id=current_request_id())
+        await self._choose_embedder(caller, options)
         vault, weight = caller.principal.vault, weigh(exchanges)
-        with await self._parts.supervisor.pin(vault, weight, wait_room_s=ROOM_TIMEOUT_S) as pin:
-            receipt = pin.submit(exchanges)
+        room = await self._parts.quota.reserve(caller.principal, messages, source="upload", now_ms=now_ms)
+        with room, await self._parts.supervisor.pin(vault, weight, wait_room_s=ROOM_TIMEOUT_S) as pin:
+            receipt = pin.submit([charged_to(caller.principal, exchange) for exchange in exchanges])
             applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
         stats = {
             "inputItems": len(messages),
@@ -188,7 +216,7 @@ class _MemoryApi:
         }
         if options.session_id:
             answer["sessionId"] = options.session_id
-        return json_response(answer)
+        return json_response(answer, headers=await self._model_headers(caller, options))
 
     async def stats(self) -> Response:
         """The vault, or one session of it, in numbers: the union of the three published shapes."""
@@ -198,7 +226,7 @@ class _MemoryApi:
         counted: VaultStats = await self._parts.supervisor.ask(
             caller.principal.vault, message, timeout_s=self._ask_timeout_s
         )
-        return json_response(stats_body(counted, key=caller.principal.shown, dims=self._parts.embedder.dims))
+        return json_response(stats_body(counted, key=caller.principal.shown))
 
     async def warmup(self) -> Response:
         """Bring the vault into memory."""
@@ -222,13 +250,13 @@ class _MemoryApi:
 
     async def delete(self) -> Response:
         """Forget the whole vault, or exactly one session of it."""
-        caller = await read_caller(self._parts)
-        options = read_options(self._parts, caller, {})
+        caller, body, options = await self._read()
         if not options.access.write:
             raise Forbidden("This key or request may not delete.", hint="Send the key without :read or :off.")
         reset = request.args.get("reset", "").lower() == "true"
-        cleared = options.session_id is not None
-        await self._forget(caller, options)
+        session_id = deleted_session(request_headers(), request.args, body)
+        cleared = session_id is not None
+        await self._forget(caller, options, session_id, reset=reset)
         return json_response(
             {
                 "key": caller.principal.shown,
@@ -240,13 +268,40 @@ class _MemoryApi:
             }
         )
 
-    async def _forget(self, caller: Caller, options: MemoryOptions) -> None:
+    async def _forget(self, caller: Caller, options: MemoryOptions, session_id: str | None, *, reset: bool) -> None:
+        """Delete; a vault's successor keeps its embedder, unless it is reset: then it has what the request names."""
         vault = caller.principal.vault
-        if options.session_id is None:
-            await self._parts.supervisor.erase(vault)
+        if session_id is None:
+            kept = None if reset else (await embedder_of(self._parts.supervisor, vault)).name
+            await self._parts.supervisor.erase(vault, by=actor_of(caller))
+            name = options.embedder if reset else kept
+            if name is not None:
+                await choose_embedder(self._parts.supervisor, vault, name, timeout_s=COMMIT_TIMEOUT_S)
         else:
-            await self._parts.supervisor.ask(vault, Forget(options.session_id), timeout_s=COMMIT_TIMEOUT_S)
-        self._parts.recaller.forget_blocks(vault)
+            await self._forget_session(caller, session_id)
+
+    async def _forget_session(self, caller: Caller, session_id: str) -> None:
+        vault = caller.principal.vault
+        try:
+            forgotten: Forgotten = await self._parts.supervisor.ask(
+                vault, Forget(session_id), timeout_s=COMMIT_TIMEOUT_S
+            )
+        finally:  # some of it may be deleted even if not all is
+            self._parts.recaller.forget_blocks(vault)
+        await audit_memories(self._parts, caller, "memories.deleted", memories=forgotten.count, by="session")
+
+    async def _choose_embedder(self, caller: Caller, options: MemoryOptions) -> None:
+        """What is about to be stored names an embedder: the vault's from now on."""
+        if options.embedder is not None:
+            vault = caller.principal.vault
+            await choose_embedder(self._parts.supervisor, vault, options.embedder, timeout_s=COMMIT_TIMEOUT_S)
+
+    async def _model_headers(self, caller: Caller, options: MemoryOptions) -> dict[str, str]:
+        """To who names an embedder: which one the vault uses."""
+        if options.embedder is None:
+            return {}
+        embedder = await embedder_of(self._parts.supervisor, caller.principal.vault)
+        return {"X-Embedding-Model": embedder.name}
 
     async def _read(self) -> tuple[Caller, dict[str, Any], MemoryOptions]:
         caller = await read_caller(self._parts)
@@ -254,37 +309,22 @@ class _MemoryApi:
         return caller, body, read_options(self._parts, caller, body)
 
 
-def prepared(recollection: Recollection, *, total_ms: float) -> dict[str, Any]:
+def prepared(recollection: Recollection, *, billed: int, total_ms: float) -> dict[str, Any]:
     """The answer of prepare."""
     return {
         "context": recollection.context,
         "memories_found": recollection.chunks,
+        "memory_ids": recollection.ids,
         "memory_tokens": recollection.tokens,
         "retrieval_tokens": recollection.tokens,
-        "tokens_billed": recollection.tokens * BILLING_MULTIPLIER,
+        "tokens_billed": billed,
         "metrics": {"total_ms": total_ms, "embedding_ms": round(recollection.embedding_ms, 2)},
     }
 
 
 def search_item(hit: Hit) -> dict[str, Any]:
     """One item of a search (design section 12)."""
-    memory = hit.memory
-    item: dict[str, Any] = {
-        "id": memory_id(memory.seq),
-        "content": memory.content[:CONTENT_CHARACTERS_MAX],
-        "matched": hit.matched,
-        "role": memory.role,
-        "timestamp": memory.timestamp_ms,
-        "session_id": memory.session_id,
-        "score": round(hit.score, 4),
-        "source": memory.source,
-    }
-    if len(memory.content) > CONTENT_CHARACTERS_MAX:
-        item["truncated"] = True
-    if memory.external_id is not None:
-        item["external_id"] = memory.external_id
-    if memory.metadata is not None:
-        item["metadata"] = memory.metadata
+    item = {**memory_fields(hit.memory), "matched": hit.matched, "score": round(hit.score, 4)}
     if hit.explanation is not None:
         item["explanation"] = explanation_body(hit.explanation)
     return item
@@ -311,7 +351,7 @@ def read_flag(value: Any, name: str) -> bool:
     return value is True
 
 
-def stats_body(counted: VaultStats, *, key: str, dims: int) -> dict[str, Any]:
+def stats_body(counted: VaultStats, *, key: str) -> dict[str, Any]:
     """The superset of the published shapes; `key` is the part of it that may be shown."""
     oldest, newest = (None if at is None else format_time(at) for at in (counted.oldest_ms, counted.newest_ms))
     return {
@@ -322,12 +362,20 @@ def stats_body(counted: VaultStats, *, key: str, dims: int) -> dict[str, Any]:
         "sessions": counted.sessions,
         "stored": counted.memories,
         "duplicates": counted.duplicates,
+        "flagged": counted.flagged,
         "total_tokens": counted.tokens,
         "totalTokens": counted.tokens,
         "totalVectors": counted.chunks,
         "vectorCount": counted.chunks,
         "hotVectors": counted.chunks,
-        "dims": dims,
+        "dims": counted.dims,
+        "embedding": {
+            "model": counted.embedder,
+            "model_id": counted.model_id or None,
+            "pending": counted.pending,
+            "total": counted.memories,
+            "progress": round(1 - counted.pending / counted.memories, 4) if counted.memories else 1.0,
+        },
         "storage": "sqlite",
         "oldestItem": counted.oldest_ms,
         "newestItem": counted.newest_ms,

@@ -1,4 +1,4 @@
-"""The server itself: health, metrics, the API's description, keys, models."""
+"""The server itself: health, metrics, the API's description, models."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from models.errors import InvalidRequest, ModelNotFound
+from models.errors import ModelNotFound
 from models.memory import LOCAL_RECALL_MODEL
+from models.server_settings import is_loopback
+from models.times import format_time
 from models.version import VERSION
-from router.admin import create_user_key, format_time
 from router.components import Components
 from router.model_listing import ModelListing
 from router.observe import METRICS_CONTENT_TYPE
 from router.openapi import openapi_json
-from router.requests import json_response, read_caller, read_object
-
-KEY_NAME_DEFAULT = "memory key"
+from router.provider_keys import find_stored_keys
+from router.requests import json_response, read_caller
 
 
 def system_routes(components: Components) -> Blueprint:
@@ -31,7 +31,6 @@ def system_routes(components: Components) -> Blueprint:
     routes.get("/health")(api.health)
     routes.get("/metrics")(api.metrics)
     routes.get("/openapi.json")(api.openapi)
-    routes.post("/v1/keys")(api.create_key)
     routes.get("/v1/models")(api.models)
     routes.get("/v1/models/<path:name>")(api.model)
     return routes
@@ -75,34 +74,32 @@ class _SystemApi:
         return json_response({**body, "version": VERSION})
 
     async def metrics(self) -> Response:
-        """Prometheus' text format."""
+        """Prometheus' text format. It names routes, providers and numbers, no keys; who reads it is a setting."""
+        settings = self._parts.settings
+        access = settings.metrics.access
+        if access == "account" or (access == "auto" and not is_loopback(settings.server.host)):
+            caller = await read_caller(self._parts)
+            caller.require_unsuffixed()
+            caller.require_account()
         return Response(self._parts.metrics.render(), content_type=METRICS_CONTENT_TYPE)
 
     async def openapi(self) -> Response:
         """What every route takes and gives, for programs."""
         return Response(openapi_json(), content_type="application/json")
 
-    async def create_key(self) -> Response:
-        """Mint a user key with a vault of its own. The key is shown here and never again."""
-        caller = await read_caller(self._parts)
-        caller.require_unsuffixed()
-        caller.require_account(user_keys_allowed=self._parts.settings.keys.any_key_mints)
-        name = key_name((await read_object(self._parts)).get("name"))
-        created = await create_user_key(
-            self._parts.store, caller.principal.account_number, name=name, created_ms=self._parts.now_ms()
-        )
-        return json_response(created, 201)
-
     async def models(self) -> Response:
         """Every model that this caller could name, in OpenAI's shape and in the hosted product's."""
-        caller = await read_caller(self._parts)
-        by_provider = await self._listing.models(caller.provider_key)
+        by_provider = await self._models_of_caller()
         return json_response(models_body(by_provider, created_s=int(time.time())))
+
+    async def _models_of_caller(self) -> dict[str, list[str]]:
+        account = (await read_caller(self._parts)).principal.account_number
+        stored = await find_stored_keys(self._parts.store, account, self._parts.settings.providers.by_name)
+        return await self._listing.models(account, stored)
 
     async def model(self, name: str) -> Response:
         """One of these models."""
-        caller = await read_caller(self._parts)
-        for provider, names in (await self._listing.models(caller.provider_key)).items():
+        for provider, names in (await self._models_of_caller()).items():
             if name in names:
                 return json_response(model_body(name, provider, created_s=int(time.time())))
         raise ModelNotFound(f"There is no model `{name[:100]}`.", hint="GET /v1/models lists them.")
@@ -111,19 +108,6 @@ class _SystemApi:
 def model_body(name: str, provider: str, *, created_s: int) -> dict[str, Any]:
     """One model in OpenAI's shape."""
     return {"id": name, "object": "model", "created": created_s, "owned_by": provider}
-
-
-def key_name(value: Any) -> str:
-    """The name of a new key; its length is checked where keys are made.
-
-    Raises:
-        InvalidRequest: not a string.
-    """
-    if value is None or value == "":
-        return KEY_NAME_DEFAULT
-    if not isinstance(value, str):
-        raise InvalidRequest("name must be a string.", field="name")
-    return value
 
 
 def models_body(by_provider: dict[str, list[str]], *, created_s: int) -> dict[str, Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import trio
 
+from models.embedding import TextEncoder
 from models.provider_settings import ProviderSettings, Secret
 from models.server_settings import ServerSettings
 from models.settings import ProvidersSettings
@@ -18,6 +19,8 @@ from router.openapi_options import OPTIONS
 from tests.fakes.claude import claude_events
 from tests.fakes.provider import FakeProvider, Recorded, Script, chat_reply, reply_script, stream_script
 from tests.running import Client, open_server, settings_for
+
+AnyProvider = TypeVar("AnyProvider", bound=FakeProvider)
 
 BODY_BYTES_MAX = 1 << 20
 JSON = [("content-type", "application/json")]
@@ -76,24 +79,47 @@ def _json(value: Any) -> Script:
 
 
 @asynccontextmanager
-async def open_described(tmp_path: Path) -> AsyncIterator[Client]:
-    """A server with small limits and a provider of each format, all of them `Provider`."""
+async def open_described(tmp_path: Path, **sections: Any) -> AsyncIterator[Client]:
+    """A server with small limits and a provider of each format, all of them one `Provider`.
+
+    Args:
+        sections: further sections of the settings, such as `metrics=MetricsSettings(...)`.
+    """
+    async with open_beside(tmp_path, Provider, **sections) as (client, _):
+        yield client
+
+
+@asynccontextmanager
+async def open_beside(
+    tmp_path: Path,
+    kind: Callable[[int], AnyProvider],
+    *,
+    api_key: str = "sk-fake",
+    encoder: TextEncoder | None = None,
+    **sections: Any,
+) -> AsyncIterator[tuple[Client, AnyProvider]]:
+    """The same with a provider of this kind, which comes along, and with this key for it in the configuration.
+
+    It is asked once for each request, however it fails.
+    """
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    provider = Provider(listeners[0].socket.getsockname()[1])
+    provider = kind(listeners[0].socket.getsockname()[1])
     origin = provider.base_url.removesuffix("/v1")
-    key = Secret("sk-fake")
+    once = ProviderSettings(base_url=origin, api_key=Secret(api_key), retries_max=0, breaker_failures=0)
+    replace = msgspec.structs.replace
     providers = ProvidersSettings(
         by_name={
-            "openai": ProviderSettings(base_url=provider.base_url, api_key=key, serves=("responses",)),
-            "anthropic": ProviderSettings(base_url=origin, api_key=key, format="anthropic"),
-            "google": ProviderSettings(base_url=origin, api_key=key, format="google"),
+            "openai": replace(once, base_url=provider.base_url, serves=("responses",)),
+            "anthropic": replace(once, format="anthropic"),
+            "google": replace(once, format="google"),
         }
     )
     server = ServerSettings(host="127.0.0.1", port=0, body_max_bytes=BODY_BYTES_MAX)
+    settings = settings_for(**{"providers": providers, "server": server, **sections})
     async with trio.open_nursery() as connections:
         connections.start_soon(trio.serve_listeners, provider.serve, listeners)
-        async with open_server(tmp_path / "data", settings_for(providers=providers, server=server)) as client:
-            yield client
+        async with open_server(tmp_path / "data", settings, encoder=encoder) as client:
+            yield client, provider
         connections.cancel_scope.cancel(reason="the test is over")
 
 

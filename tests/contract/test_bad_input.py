@@ -47,7 +47,9 @@ async def test_a_missing_malformed_unknown_or_revoked_key_is_401_in_the_callers_
         other = await server.other()
         rows = await call_admin(tmp_path / "data" / SOCKET_NAME, "keys.list", {})
         assert rows is not None
-        await call_admin(tmp_path / "data" / SOCKET_NAME, "keys.revoke", {"number": rows["keys"][-1]["number"]})
+        await call_admin(
+            tmp_path / "data" / SOCKET_NAME, "keys.delete", {"key": rows["keys"][-1]["id"], "vault": "keep"}
+        )
         for key in ("", "sk-other", "mk_", "mk_x:admin", "mk_unknown", other.key, f"{other.key}:read"):
             for path in OWN_POSTS:
                 assert_own(await server.post(path, b"anything", key=key), 401, "invalid_api_key")
@@ -280,7 +282,7 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405_in_json(tmp_path: P
         for path in ("/nope", "/v1/nope", "/v1/chat/completions/x", "/%ff%00", "/v1/memory/x"):
             assert_own(await server.get(path), 404, "not_found")
         for path in OWN_POSTS:
-            answer = await server.get(path)
+            answer = await server.http.put(path, headers={"authorization": f"Bearer {server.key}"})
             assert_own(answer, 405, "method_not_allowed")
             assert "POST" in answer.headers["allow"]
         assert_openai(await server.get(PATH), 405, "method_not_allowed")

@@ -1,19 +1,32 @@
-"""What the in-memory store keeps: vaults and keys. It outlives the store, as a disk outlives a process."""
+"""What the in-memory store keeps: vaults and the directory. It outlives the store, as a disk outlives a process."""
 
 from __future__ import annotations
 
-import msgspec
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import NotFound
-from models.ids import Principal, VaultRef
+from models.ids import VaultRef
 
 
 class StoredVault:
     """One live vault. Bodies are kept encoded, so that nobody shares a dict with the store."""
 
-    __slots__ = ("account", "created_ms", "imprint", "inbox", "memories", "next_seq", "reference", "vectors")
+    __slots__ = (
+        "account",
+        "created_ms",
+        "embedder",
+        "imprint",
+        "inbox",
+        "memories",
+        "moves",
+        "next_seq",
+        "reference",
+        "retention_days",
+        "vectors",
+    )
 
     def __init__(self, reference: VaultRef, *, account: int, created_ms: int) -> None:
         self.reference = reference
@@ -24,27 +37,19 @@ class StoredVault:
         self.vectors: dict[int, tuple[str, NDArray[np.float16]]] = {}
         self.imprint: bytes | None = None
         self.next_seq = 1
-
-
-class StoredKey(msgspec.Struct):
-    """A key and what is known of it."""
-
-    principal: Principal
-    key_hash: bytes
-    created_ms: int
-    revoked_ms: int | None = None
+        self.retention_days: int | None = None
+        self.embedder: str | None = None
+        self.moves = False
 
 
 class MemoryDisk:
     """What survives when a `MemoryStore` is closed or crashes: pass it to the next one."""
 
-    __slots__ = ("accounts", "commits", "keys", "vaults", "vaults_made")
+    __slots__ = ("commits", "directory", "vaults")
 
     def __init__(self) -> None:
-        self.accounts = 0
-        self.vaults_made = 0
         self.vaults: dict[int, StoredVault] = {}
-        self.keys: list[StoredKey] = []
+        self.directory: Any = None  # what `tests.fakes.directory_state` makes of it
         self.commits = 0
 
     def vault(self, reference: VaultRef) -> StoredVault:

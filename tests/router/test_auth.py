@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from models.accounts import OPERATOR
 from models.errors import Forbidden, StoreUnavailable, Unauthenticated
 from models.ids import Access, Principal, VaultNumber, VaultRef, hash_key, parse_key
 from models.provider_settings import Secret
@@ -135,7 +136,7 @@ async def test_a_live_key_opens_its_vault_and_a_revoked_one_nothing() -> None:
         assert found.principal == user_key
         assert found.access == Access(write=False)
 
-        await store.revoke_key(user_key.key_number, revoked_ms=3)
+        await store.delete_key(1, user_key.key_number, now_ms=3, with_vault=False, by=OPERATOR)
         with pytest.raises(Unauthenticated):
             await authenticate({"authorization": f"Bearer {OTHER}"}, {}, store)
         with pytest.raises(Unauthenticated):

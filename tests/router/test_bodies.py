@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InvalidRequest, TooLarge, UnsupportedEncoding
-from router.bodies import JSON_DEPTH_MAX, decode_json, decode_object, decompress, replace_surrogates
+from models.limit_settings import JSON_DEPTH_MAX
+from router.bodies import decode_json, decode_object, decompress, replace_surrogates
 
 BODY = b'{"query": "caf\xc3\xa9"}' * 100
 

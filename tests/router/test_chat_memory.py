@@ -22,11 +22,12 @@ from actors.store.protocol import VaultImage
 from actors.supervisor import Supervisor, open_supervisor
 from actors.vault_actor import VaultLimits
 from models.errors import CorruptRow, StorageFull
-from models.ids import Access, VaultRef, hash_key
+from models.ids import Access, Principal, VaultRef, hash_key
 from models.memory import Exchange, Message
 from models.messages import Scope, Stats, VaultStats
 from models.settings import ProxySettings, VaultSettings
 from router.chat_memory import ChatMemory, header_safe
+from router.memory_quota import MemoryQuota
 from router.observe import Metrics
 from router.options import MemoryOptions
 from router.providers.base import Reply
@@ -62,9 +63,11 @@ class Stage:
     def memory(self, *messages: object, options: MemoryOptions = OPTIONS) -> ChatMemory:
         body = msgspec.json.encode({"model": "openai/m", "messages": list(messages) or [user(QUESTION)]})
         chat = OPENAI_CHAT.parse_request(body)
+        principal = Principal(key_number=1, account_number=1, kind="user", name="", vault=self.vault)
         return ChatMemory(
-            chat, chat.turns(), options, self.vault,
+            chat, chat.turns(), options, principal,
             supervisor=self.supervisor, recaller=self.recaller, rememberer=Rememberer(self.supervisor),
+            quota=MemoryQuota(self.supervisor, memories_max=0, refused=lambda: None),
             metrics=self.metrics, now_ms=lambda: 2_000, request_id="req_1", content_max_chars=1_000,
         )  # fmt: skip
 

@@ -68,7 +68,7 @@ class PagedVault:
         assert vault == VAULT
         assert timeout_s > 0
         if isinstance(message, Stats):
-            return VaultStats(memories=len(self._memories))
+            return VaultStats(memories=len(self._memories), model_id="m", dims=2)
         assert isinstance(message, Page)
         if message.after_seq >= self._fails_behind:
             raise StoreUnavailable("The shard cannot be read.")
@@ -78,7 +78,7 @@ class PagedVault:
 
 async def collect(vault: PagedVault) -> list[bytes]:
     """The pieces of an export."""
-    stream = await open_export(vault, VAULT, model_id="m", dims=2, now_ms=1, timeout_s=1)  # type: ignore[arg-type]  # its `ask` is all that is used
+    stream = await open_export(vault, VAULT, now_ms=1, timeout_s=1)  # type: ignore[arg-type]  # its `ask` is all that is used
     return [piece async for piece in stream]
 
 

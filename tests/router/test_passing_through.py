@@ -167,7 +167,7 @@ class Source:
 
 
 async def test_an_upload_is_counted() -> None:
-    chunks = UploadChunks(Source(b"ab", b"cd", b"e"), pace_of({}), bytes_max=4)
+    chunks = UploadChunks(Source(b"ab", b"cd", b"e"), pace_of({}), bytes_max=4, timeout_s=60)
 
     assert [await anext(chunks), await anext(chunks)] == [b"ab", b"cd"]
     with pytest.raises(TooLarge):
@@ -184,7 +184,31 @@ async def test_an_upload_that_stops_coming_is_given_up(autojump_clock: MockClock
             raise AssertionError
 
     with pytest.raises(InvalidRequest, match="in time"):
-        await anext(UploadChunks(Silent(), pace_of({}), bytes_max=4))
+        await anext(UploadChunks(Silent(), pace_of({}), bytes_max=4, timeout_s=60))
+
+
+async def test_an_upload_that_comes_drop_by_drop_is_given_up(autojump_clock: MockClock) -> None:
+    """What counts is how long the client was waited for in all; what the provider takes in between does not."""
+
+    class Dripping:
+        def __aiter__(self) -> Dripping:
+            return self
+
+        async def __anext__(self) -> bytes:
+            await trio.sleep(10)
+            return b"x"
+
+    chunks = UploadChunks(Dripping(), pace_of({}), bytes_max=1_000, timeout_s=60)
+    began_s = trio.current_time()
+    drops = 0
+    try:
+        while await anext(chunks):
+            drops += 1
+            await trio.sleep(100)
+    except InvalidRequest:
+        pass
+    assert 5 <= drops <= 6
+    assert trio.current_time() - began_s == pytest.approx(60 + drops * 100)
 
 
 async def test_pieces_come_before_the_rest() -> None:

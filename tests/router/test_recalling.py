@@ -166,9 +166,9 @@ async def test_recall_ends_at_its_deadline() -> None:
 
 async def test_a_block_is_kept_for_the_loop_and_no_longer() -> None:
     """With its size, without the memories that it was made of."""
-    async with open_recaller() as (opened, supervisor, vault):
+    async with open_recaller() as (_, supervisor, vault):
         clock = Clock()
-        recaller = Recaller(opened._embedder, supervisor, block_cache_s=60, clock=clock)
+        recaller = Recaller(supervisor.embedders.default, supervisor, block_cache_s=60, clock=clock)
         recollection = Recollection(context="block", hits=(hit("a"),), chunks=1, tokens=5, total_ms=9.0)
         recaller.cache_block((vault.number, "a"), recollection)
 
@@ -180,9 +180,9 @@ async def test_a_block_is_kept_for_the_loop_and_no_longer() -> None:
 
 async def test_the_cache_of_blocks_is_bounded_and_drops_what_has_expired() -> None:
     """The oldest goes first."""
-    async with open_recaller() as (opened, supervisor, vault):
+    async with open_recaller() as (_, supervisor, vault):
         clock = Clock()
-        recaller = Recaller(opened._embedder, supervisor, block_cache_s=60, clock=clock)
+        recaller = Recaller(supervisor.embedders.default, supervisor, block_cache_s=60, clock=clock)
         for number in range(BLOCKS_MAX + 5):
             recaller.cache_block((vault.number, number), NOTHING)
         assert len(recaller._blocks) == BLOCKS_MAX
@@ -204,6 +204,21 @@ async def test_deleting_forgets_the_blocks_of_the_vault_alone() -> None:
 
         assert recaller.cached_block((vault.number, "a")) is None
         assert recaller.cached_block((other.number, "a")) is not None
+
+
+async def test_what_was_recalled_before_a_deletion_is_not_kept_after_it() -> None:
+    """The block may quote what is gone; what is recalled afterwards is kept."""
+    async with open_recaller() as (recaller, supervisor, vault):
+        await remember(supervisor, vault, "My dog is called Rex.")
+        question = plainly("What is my dog called?")
+        before = await recaller.recall(vault, question, OPTIONS, now_ms=1, timeout_s=PATIENCE_S)
+        assert before.context is not None
+        recaller.forget_blocks(vault)
+        recaller.cache_block((vault.number, "a"), before)
+        assert recaller.cached_block((vault.number, "a")) is None
+        after = await recaller.recall(vault, question, OPTIONS, now_ms=1, timeout_s=PATIENCE_S)
+        recaller.cache_block((vault.number, "a"), after)
+        assert recaller.cached_block((vault.number, "a")) is not None
 
 
 @pytest.mark.parametrize("role", ["user", "assistant"])
@@ -230,12 +245,12 @@ def test_a_contexts_tokens_are_those_of_its_text(role: Role, tmp_path: Path) -> 
 async def test_a_token_budget_holds_for_the_whole_context() -> None:
     """Whichever of the server's and the request's is smaller; what is too long makes way for what fits."""
     dogs = [f"My dog number {number} is called Rex {'and barks at bones ' * number}." for number in range(8)]
-    async with open_recaller() as (opened, supervisor, vault):
+    async with open_recaller() as (_, supervisor, vault):
         await remember(supervisor, vault, *dogs)
         frame = ContextTokens(HashEmbedding()).frame_tokens
         for server, wish in ((frame + 60, 0), (0, frame + 60), (frame + 60, 10_000), (10_000, frame + 60)):
             recaller = Recaller(
-                opened._embedder, supervisor, block_cache_s=60, context_tokens_max=server, clock=Clock()
+                supervisor.embedders.default, supervisor, block_cache_s=60, context_tokens_max=server, clock=Clock()
             )
             options = msgspec.structs.replace(OPTIONS, context_tokens_max=wish)
             found = await recaller.recall(

@@ -18,7 +18,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from models.errors import SetupError
 from models.server_settings import ServerSettings
-from router.server import BoundAddress, LimitedListener, ServerConfig, bind, open_shutdown_signals, serve_app
+from router.connections import LimitedListener
+from router.http1 import ServerConfig
+from router.server import BoundAddress, bind, open_shutdown_signals, serve_app
 from tests.patience import PATIENCE_S
 
 Scope = dict[str, Any]
@@ -91,7 +93,7 @@ async def running(settings: ServerSettings = SETTINGS) -> AsyncIterator[Running]
             shutdown.set()
 
 
-async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
+async def read_until(stream: trio.abc.ReceiveStream, end: bytes) -> bytes:
     """Everything up to `end`, or to the end of the stream."""
     received = bytearray()
     while end not in received:

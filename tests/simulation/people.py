@@ -16,11 +16,12 @@ import msgspec
 import trio
 
 from models.errors import MemoryRouterError, NotFound, StorageFull, StoreUnavailable, UpstreamError
-from models.ids import Access, VaultRef
+from models.ids import Access, Principal, VaultRef
 from models.memory import Exchange, Message
 from models.messages import Forget, Forgotten, Page
 from models.settings import Settings
 from router.chat_memory import ChatMemory
+from router.memory_quota import MemoryQuota
 from router.options import MemoryOptions, resolve_options
 from router.providers.openai_chat import OPENAI_CHAT
 from router.streaming import Relay
@@ -198,10 +199,11 @@ class Person:
             request,
             request.turns(),
             options,
-            vault,
+            Principal(key_number=1, account_number=1, kind="user", name=self._name, vault=vault),
             supervisor=life.supervisor,
             recaller=life.recaller,
             rememberer=life.rememberer,
+            quota=MemoryQuota(life.supervisor, memories_max=0, refused=lambda: None),
             metrics=life.metrics,
             now_ms=self._world.now_ms,
             request_id="chat",

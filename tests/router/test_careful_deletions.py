@@ -1,0 +1,73 @@
+"""Deletions over HTTP delete what was named, and nothing when it cannot be told what that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.router.memories import CAT, DOG, contents
+from tests.running import TestServer, object_of, open_server
+
+
+async def _fill(server: TestServer) -> None:
+    await server.ingest(DOG, session_id="a")
+    await server.ingest(CAT)
+
+
+async def _is_refused(server: TestServer, answer: Any, field: str) -> None:
+    assert (answer.status_code, object_of(answer)["field"]) == (400, field), answer.text
+    assert len(await contents(server)) == 2
+
+
+UNTOLD_FILTERS = [
+    ("q=the", "q"), ("q=%2e%2e", "q"), ("q=%E2%80%8B", "q"), ("q=" + "dog+" * 600, "q"), ("session_id=&role=user", "session_id"),
+    ("session_id=+", "session_id"), ("role=user&since=", "since"),
+]  # fmt: skip
+
+
+async def test_a_filter_that_filters_nothing_deletes_nothing(tmp_path: Path) -> None:
+    """Words that are not looked for, an unset variable, and a session beside the scope of the whole vault."""
+    async with open_server(tmp_path / "data") as server:
+        await _fill(server)
+        for query, field in UNTOLD_FILTERS:
+            await _is_refused(server, await server.delete(f"/v1/memories?{query}"), field)
+        wide = {"x-session-id": "a", "x-session-scope": "vault"}
+        await _is_refused(server, await server.delete("/v1/memories", headers=wide), "filter")
+        assert object_of(await server.delete("/v1/memories", headers={"x-session-id": "a"}))["deleted"] == 1
+
+
+UNTOLD_UNDOINGS: list[tuple[dict[str, Any], str, str]] = [
+    ({"since": 0, "dry_run": 1}, "", "dry_run"), ({"since": 0, "dry_run": "true"}, "", "dry_run"),
+    ({"since": 0, "dryRun": True}, "", "dryRun"), ({"since": 0, "sesion_id": "a"}, "", "sesion_id"),
+    ({"since": 0}, "?dry-run=true", "dry-run"),
+]  # fmt: skip
+
+
+async def test_an_undo_that_is_not_understood_undoes_nothing(tmp_path: Path) -> None:
+    async with open_server(tmp_path / "data") as server:
+        await _fill(server)
+        for body, query, field in UNTOLD_UNDOINGS:
+            await _is_refused(server, await server.post(f"/v1/memories/undo{query}", body), field)
+
+
+async def test_a_session_may_be_named_in_the_query_too(tmp_path: Path) -> None:
+    async with open_server(tmp_path / "data") as server:
+        await _fill(server)
+        assert object_of(await server.delete("/v1/memory?session_id=a"))["sessionCleared"] is True
+        assert await contents(server) == [CAT]
+
+
+async def test_a_vault_is_not_deleted_for_an_empty_or_unknown_name(tmp_path: Path) -> None:
+    """Who deletes a session and has lost its name means no other one, and not the vault."""
+    async with open_server(tmp_path / "data") as server:
+        await _fill(server)
+        for query in ("session_id=", "session_id=%20", "sesion_id=a", "session_id=a&reset=true&all=1"):
+            field = "session_id" if query.startswith("session_id=") and "all" not in query else query.split("=")[-2]
+            field = field.rpartition("&")[2] if "&" in field else field
+            await _is_refused(server, await server.delete(f"/v1/memory?{query}"), field)
+        await _is_refused(server, await server.delete(headers={"x-session-id": ""}), "session_id")
+        both = await server.delete("/v1/memory?session_id=a", headers={"x-session-id": "b"})
+        await _is_refused(server, both, "session_id")
+        for body in ({"session_id": ""}, {"session_id": None}):
+            answer = await server.request("DELETE", "/v1/memory", body=body)
+            await _is_refused(server, answer, "session_id")
