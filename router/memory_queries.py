@@ -86,7 +86,7 @@ def require_filter(query: Mapping[str, str], options: MemoryOptions, *, besides:
     for name in query:
         if name not in FILTERS and name not in metadata and name not in _OPTIONS and name not in besides:
             raise InvalidRequest(f"{name} is no filter.", field=name, hint=f"Filters are {', '.join(FILTERS)}.")
-        if name in FILTERS and not query[name].strip():
+        if name in FILTERS and not query[name]:
             raise InvalidRequest(f"{name} is empty.", field=name, hint="Leave out what is not to be asked for.")
     words = query.get("q") or ""
     if words and (len(words) > WORDS_CHARACTERS_MAX or not terms(words)):
@@ -125,13 +125,15 @@ def deleted_session(headers: Mapping[str, str], query: Mapping[str, str], body: 
     Raises:
         InvalidRequest: it is empty or cannot be one, or something is said that would not be heard.
     """
-    require_known(query, ("reset", "session_id"))
+    require_known(query, ("reset", "session_id", "limit"))
     require_known(body, ())
     places = ((headers, "x-session-id"), (query, "session_id"), (body, "session_id"))
     given = [place[name] for place, name in places if name in place]
     sessions = {parse_session_id(replace_surrogates(value)) for value in given}
-    if None in sessions or any(not session.strip() for session in sessions if session is not None):
-        raise InvalidRequest("The session is empty.", field="session_id", hint="Leave it out to delete the whole vault.")
+    if None in sessions:
+        raise InvalidRequest(
+            "The session is empty.", field="session_id", hint="Leave it out to delete the whole vault."
+        )
     if len(sessions) > 1:
         raise InvalidRequest("Header, query and body name different sessions.", field="session_id")
     return sessions.pop() if sessions else None

@@ -54,7 +54,9 @@ async def read_caller(components: Components) -> Caller:
     failures = components.limits.failures
     address = _client_group(components) if failures.active else ""
     try:
-        caller = await authenticate(request_headers(), request.args, components.store, failures=failures, address=address)
+        caller = await authenticate(
+            request_headers(), request.args, components.store, failures=failures, address=address
+        )
     except RateLimited:
         components.metrics.limited.increment("failed_auth")
         await _hold_back(components)

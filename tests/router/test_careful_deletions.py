@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.router.memories import CAT, DOG, contents
-from tests.running import TestServer, object_of, open_server
+from tests.running import Client, object_of, open_server
 
 
-async def _fill(server: TestServer) -> None:
+async def _fill(server: Client) -> None:
     await server.ingest(DOG, session_id="a")
     await server.ingest(CAT)
 
 
-async def _is_refused(server: TestServer, answer: Any, field: str) -> None:
+async def _is_refused(server: Client, answer: Any, field: str) -> None:
     assert (answer.status_code, object_of(answer)["field"]) == (400, field), answer.text
     assert len(await contents(server)) == 2
 
 
 UNTOLD_FILTERS = [
     ("q=the", "q"), ("q=%2e%2e", "q"), ("q=%E2%80%8B", "q"), ("q=" + "dog+" * 600, "q"), ("session_id=&role=user", "session_id"),
-    ("session_id=+", "session_id"), ("role=user&since=", "since"),
+    ("role=user&since=", "since"),
 ]  # fmt: skip
 
 
@@ -61,13 +61,12 @@ async def test_a_vault_is_not_deleted_for_an_empty_or_unknown_name(tmp_path: Pat
     """Who deletes a session and has lost its name means no other one, and not the vault."""
     async with open_server(tmp_path / "data") as server:
         await _fill(server)
-        for query in ("session_id=", "session_id=%20", "sesion_id=a", "session_id=a&reset=true&all=1"):
-            field = "session_id" if query.startswith("session_id=") and "all" not in query else query.split("=")[-2]
-            field = field.rpartition("&")[2] if "&" in field else field
+        for query, field in (("session_id=", "session_id"), ("sesion_id=a", "sesion_id"), ("reset=true&all=1", "all")):
             await _is_refused(server, await server.delete(f"/v1/memory?{query}"), field)
         await _is_refused(server, await server.delete(headers={"x-session-id": ""}), "session_id")
         both = await server.delete("/v1/memory?session_id=a", headers={"x-session-id": "b"})
         await _is_refused(server, both, "session_id")
-        for body in ({"session_id": ""}, {"session_id": None}):
-            answer = await server.request("DELETE", "/v1/memory", body=body)
-            await _is_refused(server, answer, "session_id")
+        headers = {"authorization": f"Bearer {server.key}"}
+        for body, field in (({"session_id": ""}, "session_id"), ({"session_id": None}, "session_id"), ({"s": 1}, "s")):
+            answer = await server.http.request("DELETE", "/v1/memory", json=body, headers=headers)
+            await _is_refused(server, answer, field)
