@@ -62,9 +62,7 @@ def usable_vectors(message: Message, encoder: TextModel) -> NDArray[np.float16] 
 
 def unanalysed(content: str) -> Analysis:
     """What is known of a message that the tokeniser cannot read: one chunk, found by all of its words."""
-    return Analysis(
-        ((0, len(content)),), (tuple(terms(content)),), tokens=0, small_talk=False, flags=flags_of(content)
-    )
+    return Analysis(((0, len(content)),), (tuple(terms(content)),), tokens=0, small_talk=False, flags=flags_of(content))
 
 
 def memory_of(message: Message, exchange: Exchange, analysis: Analysis, *, seq: int) -> Memory:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from actors.columns import Column, items
 from actors.holdings import Holding
 from actors.ranking_inputs import VaultArrays
+from actors.same_texts import SameTexts
 from actors.segmented_index import chunks_of, labels_of
 from actors.segments import Labels
 from actors.selecting import Selectable
@@ -22,12 +23,6 @@ from actors.session_order import NOBODY, SessionOrder
 from actors.showings import Showings
 from models.memory import Memory
 from models.messages import Scope
-from models.text import content_hash, normalised
-
-
-def text_digest(content: str) -> bytes:
-    """16 bytes that texts share which differ only in case, punctuation and spacing."""
-    return content_hash(normalised(content))
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -75,8 +70,7 @@ class Catalogue:
         self._previous = Column(np.int32)
         self._following = Column(np.int32)
         self._characters = Column(np.int32)
-        self._text_number = Column(np.int32)
-        self._text_numbers: dict[bytes, int] = {}  # by digest of the normalised text
+        self._texts = SameTexts()
         self._small_talk = Column(np.bool_)
         self._alive = Column(np.bool_)
         self._timestamp_ms = Column(np.int64)
@@ -97,7 +91,7 @@ class Catalogue:
         for _ in memory.spans:
             self._chunk_memory.append(position)
         self._characters.append(len(memory.content))
-        self._text_number.append(self._number_of_text(memory.content))
+        self._texts.add(memory.content)
         self._small_talk.append(memory.small_talk)
         if memory.flags:
             self._flagged.add(position)
@@ -123,7 +117,6 @@ class Catalogue:
         chunks = np.fromiter((len(memory.spans) for memory in memories), np.int64, count)
         times = np.fromiter((memory.timestamp_ms for memory in memories), np.int64, count)
         seqs = np.fromiter((memory.seq for memory in memories), np.int64, count)
-        numbers = catalogue._text_numbers
         for position, seq in enumerate(items(seqs)):
             catalogue._positions[seq] = position
         assert len(catalogue._positions) == count, "a seq is used once"
@@ -132,8 +125,7 @@ class Catalogue:
         catalogue._first_chunk = Column.of(np.cumsum(chunks) - chunks, np.int32)
         characters = (len(memory.content) for memory in memories)
         catalogue._characters = Column.of(np.fromiter(characters, np.int32, count), np.int32)
-        text_numbers = (numbers.setdefault(digest, len(numbers)) for digest in text_digests)
-        catalogue._text_number = Column.of(np.fromiter(text_numbers, np.int32, count), np.int32)
+        catalogue._texts = SameTexts.of(text_digests, count=count)
         small_talk = (memory.small_talk for memory in memories)
         catalogue._small_talk = Column.of(np.fromiter(small_talk, np.bool_, count), np.bool_)
         catalogue._alive = Column.of(np.ones(count), np.bool_)
@@ -209,9 +201,6 @@ class Catalogue:
         if not session.order and memory.session_id is not None:
             del self._sessions[memory.session_id]
 
-    def _number_of_text(self, content: str) -> int:
-        return self._text_numbers.setdefault(text_digest(content), len(self._text_numbers))
-
     def _session_of(self, session_id: str | None) -> SessionOrder:
         session = self._sessions.get(session_id)
         if session is None:
@@ -257,15 +246,12 @@ class Catalogue:
 
     def alike(self, content: str) -> list[Memory]:
         """The memories whose texts differ from this at most in case, punctuation and spacing, in their order."""
-        number = self._text_numbers.get(text_digest(content), NOBODY)
-        return [self.at(int(place)) for place in np.flatnonzero(self._alive.view & (self._text_number.view == number))]
+        return [self.at(int(place)) for place in np.flatnonzero(self._alive.view & self._texts.same_as(content))]
 
     def alike_any(self, memories: Iterable[Memory]) -> list[Memory]:
         """The memories that are alike any of these, which may be deleted, in their order."""
-        wanted = np.zeros(len(self._text_numbers) + 1, np.bool_)
-        wanted[[self._text_numbers.get(text_digest(memory.content), NOBODY) for memory in memories]] = True
-        wanted[NOBODY] = False
-        return [self.at(int(place)) for place in np.flatnonzero(self._alive.view & wanted[self._text_number.view])]
+        same = self._texts.same_as_any(memory.content for memory in memories)
+        return [self.at(int(place)) for place in np.flatnonzero(self._alive.view & same)]
 
     def beside(self, seq: int) -> tuple[Memory | None, Memory | None]:
         """What was said before and after a memory in its session; None for nothing, and for what carries nothing."""
@@ -350,14 +336,14 @@ class Catalogue:
         """All of it that cannot be made again quickly, for a thread. A few ms for 100 000 memories."""
         return CatalogueCopy(
             memories=self._by_position.copy(),
-            text_numbers=self._text_number.view.copy(),
-            text_digests=list(self._text_numbers),  # in the order of their numbers
+            text_numbers=self._texts.view.copy(),
+            text_digests=self._texts.digests,
         )
 
     def holdings(self) -> list[Holding]:
         """What takes time to be freed."""
         orders = [session.order for session in self._sessions.values()]
-        return [self._by_position, self._positions, self._text_numbers, *orders, self._sessions]
+        return [self._by_position, self._positions, *self._texts.holdings(), *orders, self._sessions]
 
     def labels_of(self, chunks: NDArray[np.int64]) -> Labels:
         """Names of chunks that outlive this incarnation of the vault: seq and place within the memory."""
@@ -390,6 +376,6 @@ class Catalogue:
             next=self._following.view,
             session=self._session.view,
             characters=self._characters.view,
-            text_number=self._text_number.view,
+            text_number=self._texts.view,
             timestamp_ms=self._timestamp_ms.view,
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from actors.ranking_inputs import Described, RankQuery, VaultArrays
 from models.time_intervals import TimeInterval
+from models.times import DAY_MS
 from models.traits import (
     ASKS,
     ASKS_NUMBER,
@@ -46,7 +47,7 @@ SPEAKERS_SHARE = 1 / 32
 """Of the candidates that begin with the same name before the name counts as a speaker's: then the word is on every
 other memory, and says who, not what."""
 
-TOLD_WITHIN_MS = 14 * 86_400_000
+TOLD_WITHIN_MS = 14 * DAY_MS
 """After a time, within which people still tell of it; such a memory counts half."""
 
 FEATURES = (

@@ -183,7 +183,11 @@ class IndexKeeper:
         async with self._disk:
             if segment.clean and not segment.saved:  # still
                 segment.saved = True  # before, so that a change meanwhile is saved again
-                await self._store.save_segment(self._vault, segment)
+                try:
+                    await self._store.save_segment(self._vault, segment)
+                except MemoryRouterError:
+                    segment.saved = False  # the next change tries again
+                    raise
 
     async def _mend(self) -> None:
         """Wait until nothing was deleted for a while."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from models.memory import InboxRow
 
 
-class Meter(Protocol):
+class MemoryMeter(Protocol):
     """Counts new memories; see `actors.usage_journal`."""
 
     def learned(self, shard: int, row: InboxRow, stored: int) -> None:

@@ -19,6 +19,7 @@ from models.errors import MemoryRouterError
 from models.ids import VaultRef
 from models.messages import ForgetMatching, ForgottenPart, Page
 from models.selection import MemoryFilter
+from models.times import DAY_MS
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ PAUSE_S = 0.05
 
 FORGET_TIMEOUT_S = 60.0
 PAGE_ENTRIES = 500
-DAY_MS = 86_400_000
 
 
 async def delete_expired(

@@ -4,14 +4,15 @@ A vault exists whether or not it is in memory. The first request for it makes an
 else who comes meanwhile finds the same entry, whose mailbox already takes messages (hydrate once). The mailbox belongs
 to the entry, not to the actor, so a restart loses only the message in hand, whose caller is told.
 
-Owns the routing table, restarts, quarantine, passivation and drain. Must never touch what is inside a vault.
+Owns the routing table, erasure, passivation and drain. What happens between a vault's coming and its going is the
+business of `actors.vault_lives`. Must never touch what is inside a vault.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,11 +25,12 @@ from actors.embedders import Embedders
 from actors.entry import Entry
 from actors.inbox_lag import ONE, InboxLag, Weight
 from actors.mailbox import Mailbox
-from actors.metering import Meter, Unmetered
+from actors.metering import MemoryMeter, Unmetered
 from actors.pin import Pin, Receipt
 from actors.restart import RestartPolicy
 from actors.store.protocol import Store
-from actors.vault_actor import VaultActor, VaultLimits
+from actors.vault_actor import VaultLimits
+from actors.vault_lives import VaultLives
 from actors.working_set import WorkingSet
 from models.accounts import SERVER, Actor
 from models.errors import (
@@ -40,7 +42,7 @@ from models.errors import (
     VaultUnavailable,
 )
 from models.ids import VaultNumber, VaultRef
-from models.messages import AnyMessage, Applied, Barrier
+from models.messages import AnyMessage, Barrier
 from models.settings import VaultSettings
 
 __all__ = ["Pin", "Receipt", "Supervisor", "open_supervisor"]
@@ -54,10 +56,8 @@ PIN_TIMEOUT_S = 10.0
 ERASE_TIMEOUT_S = 60.0
 RESUME_TIMEOUT_S = 60.0
 
-ADMISSION_RETRY_S = 0.1
-ADMISSION_WAIT_MAX_S = 1.0
-BUILDS_MAX = 1
-"""Segments of indexes that are built at once: a build takes a core."""
+COUNTED = ("hydrated", "passivated", "crashed", "quarantined", "stored", "duplicates", "flagged")
+"""Counters of lives that metrics show."""
 
 SWEEP_INTERVAL_S = 1.0
 """How often idle and surplus vaults are looked for; a sweep stops at the first vault that may stay."""
@@ -74,13 +74,12 @@ class Supervisor:
         limits: VaultLimits,
         vaults: trio.Nursery,
         *,
-        meter: Meter | None = None,
+        meter: MemoryMeter | None = None,
     ) -> None:
         self.store = store
         self._meter = meter or Unmetered()
         self.embedders = embedders
         self._settings = settings
-        self._limits = limits
         self._vaults = vaults
         self._entries: dict[VaultNumber, Entry] = {}
         self._forwards: OrderedDict[VaultNumber, VaultRef] = OrderedDict()
@@ -89,11 +88,11 @@ class Supervisor:
             idle_timeout_s=settings.idle_timeout_s,
             residency_min_s=settings.residency_min_s,
         )
-        self._hydrations = trio.CapacityLimiter(settings.hydrations_max)
-        self._builds = trio.CapacityLimiter(BUILDS_MAX)
+        self._lives = VaultLives(
+            store, embedders, settings, limits, self._working_set, meter=self._meter, make_room=self._passivate
+        )
         self._erasing = trio.Lock()
         self._draining = False
-        self._counters = Counter[str]()
 
     # What requests use.
 
@@ -201,13 +200,7 @@ class Supervisor:
             "messages_waiting": sum(entry.mailbox.waiting for entry in self._entries.values()),
             "inbox_messages": sum(entry.lag.held.messages for entry in self._entries.values()),
             "inbox_bytes": sum(entry.lag.held.size_bytes for entry in self._entries.values()),
-            "hydrated": self._counters["hydrated"],
-            "passivated": self._counters["passivated"],
-            "crashed": self._counters["crashed"],
-            "quarantined": self._counters["quarantined"],
-            "stored": self._counters["stored"],
-            "duplicates": self._counters["duplicates"],
-            "flagged": self._counters["flagged"],
+            **{name: self._lives.counters[name] for name in COUNTED},
         }
 
     # The routing table.
@@ -260,16 +253,12 @@ class Supervisor:
             raise VaultUnavailable("The vault is just leaving memory.")
         return successor
 
-    # The life of one vault.
+    # Lives begin and end.
 
     async def _live(self, entry: Entry) -> None:
         """Let a vault live, and take its entry out when it has ended."""
         try:
-            with entry.scope:
-                while not await self._incarnation(entry) and await self._may_restart(entry):
-                    pass
-        except Exception as error:  # it crashed in the moment in which it was cancelled: the end all the same
-            self._note_crash(entry, error)
+            await self._lives.live(entry)
         finally:
             entry.close()
             entry.mailbox.drop_all()
@@ -278,68 +267,6 @@ class Supervisor:
             del self._entries[entry.vault.number]
             self._working_set.remove(entry.vault.number)
             entry.gone.set()
-
-    async def _incarnation(self, entry: Entry) -> bool:
-        """One run of the actor; True when it ended by passivation, False when it is to begin anew, as after a crash."""
-        self._counters["hydrated"] += 1
-        try:
-            await self._admission(entry)
-            entry.embedder = await self.embedders.settle(entry.vault, self.store)
-            actor = entry.actor = self._actor(entry, entry.embedder)
-            await actor.run()
-        except Exception as error:  # the edge of one vault: its crash must not touch the others
-            self._note_crash(entry, error)
-            return False
-        self._counters["reloaded" if actor.reloads else "passivated"] += 1
-        return not actor.reloads
-
-    def _actor(self, entry: Entry, embedder: Embedder) -> VaultActor:
-        return VaultActor(
-            entry.vault, entry.mailbox, self.store, embedder, self._limits, self._hydrations, self._builds,
-            lag=entry.lag,
-            rows_sent=entry.rows_sent,
-            suspects=entry.suspects,
-            hydrated=entry.hydrated,
-            applied=self._count,
-            learned=partial(self._meter.learned, entry.vault.shard),
-            resized=lambda size_bytes: self._working_set.resize(entry.vault.number, size_bytes),
-        )  # fmt: skip
-
-    async def _admission(self, entry: Entry) -> None:
-        """Let surplus vaults leave memory before another comes in, for a while: one that is larger than the budget, or
-        busy for long, must not keep all others out."""
-        deadline = trio.current_time() + ADMISSION_WAIT_MAX_S
-        while self._working_set.full and trio.current_time() < deadline and not entry.closed.is_set():
-            self._passivate()
-            with trio.move_on_after(ADMISSION_RETRY_S):
-                await entry.closed.wait()
-
-    def _count(self, applied: Applied) -> None:
-        self._counters["stored"] += applied.stored
-        self._counters["duplicates"] += applied.duplicates
-        self._counters["flagged"] += applied.flagged
-
-    def _note_crash(self, entry: Entry, error: Exception) -> None:
-        self._counters["crashed"] += 1
-        logger.error("vault_crashed", extra={"vault": entry.vault.number, "error": root_cause(error)})
-
-    async def _may_restart(self, entry: Entry) -> bool:
-        """Whether a crashed actor starts again: at once or after a quarantine; not when its mailbox closes in that."""
-        if entry.actor is not None and entry.actor.reloads:
-            return True  # no crash: it asked for it
-        now_s = trio.current_time()
-        if entry.restarts.may_restart(now_s):
-            return True
-        rest_s = self._settings.quarantine_s
-        self._counters["quarantined"] += 1
-        logger.error("vault_quarantined", extra={"vault": entry.vault.number, "seconds": rest_s})
-        entry.quarantined_until_s = now_s + rest_s
-        with trio.move_on_after(rest_s) as rest:
-            async for envelope in entry.mailbox.receive:
-                envelope.drop()  # nobody should wait for an answer that cannot come
-        entry.quarantined_until_s = None
-        entry.restarts.reset()
-        return rest.cancelled_caught
 
     async def _sweep(self) -> None:
         """Passivate idle vaults, and the least recently used ones when memory is over its budget."""
@@ -362,13 +289,6 @@ class Supervisor:
             entry.scope.deadline = deadline
 
 
-def root_cause(error: BaseException) -> str:
-    """The type of the first error inside nested groups: for logs, which must not carry texts."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return type(error).__name__
-
-
 @asynccontextmanager
 async def open_supervisor(
     store: Store,
@@ -377,7 +297,7 @@ async def open_supervisor(
     limits: VaultLimits,
     *,
     drain_timeout_s: float,
-    meter: Meter | None = None,
+    meter: MemoryMeter | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run the vaults for the length of the block; leaving it drains them within `drain_timeout_s`.
 

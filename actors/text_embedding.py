@@ -15,7 +15,8 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from actors.embedder import Embedder, EmbedderUnavailable
+from actors.embedder import Embedder
+from actors.embedding_source import EmbedderUnavailable
 from actors.mailbox import Mailbox
 from actors.restart import retry_delays
 from actors.unembedded import TextsToEmbed

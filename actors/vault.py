@@ -9,31 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.analysis import Analysis, memory_of
 from actors.catalogue import Catalogue
-from actors.describing import describing
 from actors.holdings import Holding
 from actors.identity import KnownMessages
 from actors.imprint import ImprintSource, Restored
 from actors.index import DenseMatch
 from actors.lexicon import Lexicon
-from actors.ranking import Ranked, explanation, is_relevant
 from actors.ranking_inputs import RankQuery, VaultArrays
 from actors.segmented_index import THRESHOLD, SegmentedIndex
 from actors.segments import BuildJob, Segment
 from actors.selecting import Selection, candidates
-from actors.shortlist import rank_vault
 from actors.store.protocol import Materialisation, Vectors
 from actors.unembedded import TextsToEmbed, Unembedded
 from actors.unwritten import Unwritten
+from actors.vault_reading import VaultReader
 from models.memory import Exchange, InboxRow, Memory, Message
-from models.messages import Found, Hit, Recall, Recalled, Search, Sifted, VaultStats
+from models.messages import Found, Recall, Recalled, Search, Sifted, VaultStats
 from models.selection import MemoryFilter
-from models.traits import exact_of, wants_of
 from models.words import terms
 
 MEMORY_BYTES = 900
@@ -56,13 +52,18 @@ class Vault:
         hnsw_threshold: int = THRESHOLD,
         screens: bool = False,
     ) -> None:
-        self._relevance_min = relevance_min
-        self._screens = screens
-        self._model_id = model_id
         self._known = KnownMessages(repeat_window_ms=repeat_window_ms)
         self._catalogue = Catalogue()
         self._lexicon = Lexicon()
         self._index = SegmentedIndex(dims, model_id=model_id, threshold=hnsw_threshold)
+        self._reader = VaultReader(
+            self._catalogue,
+            self._lexicon,
+            self._index,
+            model_id=model_id,
+            relevance_min=relevance_min,
+            screens=screens,
+        )
         self._unembedded = Unembedded()
         self._unwritten = Unwritten()
         self._created_ms = 0
@@ -81,6 +82,7 @@ class Vault:
         """Begin with the store's first memories as an imprint gives them, in place of `load` for each."""
         assert not self.chunks, "a vault begins once"
         self._catalogue, self._lexicon, self._known = first.catalogue, first.lexicon, first.known
+        self._reader = self._reader.of(first.catalogue, first.lexicon)
         self._index.grow(len(self._lexicon))
         self._text_bytes = first.characters + first.count * MEMORY_BYTES
 
@@ -196,61 +198,19 @@ class Vault:
 
     def recall(self, query: Recall) -> Recalled:
         """Chunks worth putting into a context, best first; none at all when no memory is relevant."""
-        ranked = self._rank(query, limit=query.chunks_max, small_talk=False)
-        relevant = is_relevant(ranked, least=self._relevance_min)
-        hits = (self._hit(ranked, int(place)) for place in np.flatnonzero(relevant))
-        return Recalled(hits=tuple(self._with_neighbours(hit) for hit in hits))
+        return self._reader.recall(query)
 
     def search(self, query: Search) -> Found:
         """Memories, best first, up to the limit."""
-        ranked = self._rank(query, limit=query.limit, small_talk=True)
-        return Found(hits=tuple(self._hit(ranked, place) for place in range(len(ranked))))
-
-    def _rank(self, query: Recall | Search, *, limit: int, small_talk: bool) -> Ranked:
-        vector = np.frombuffer(query.vector, dtype="<f4")
-        if query.model_id not in (None, self._model_id):
-            vector = vector[:0]  # the vault has moved to another model since the question was embedded
-        asked, arrays = self.question(query, limit=limit, small_talk=small_talk)
-        return rank_vault(asked, arrays, self._index, vector)
+        return self._reader.search(query)
 
     def question(self, query: Recall | Search, *, limit: int, small_talk: bool) -> tuple[RankQuery, VaultArrays]:
-        """The question as it meets this vault, without its dense leg, and the vault as ranking sees it."""
-        scope = query.scope
-        prefers = scope.whole_vault and scope.session_id is not None
-        match = self._lexicon.match(terms(query.text))
-        asked = RankQuery(
-            lexical=match,
-            dense=None,
-            eligible=self._catalogue.eligible(scope, small_talk=small_talk, flagged=small_talk or not self._screens),
-            limit=limit,
-            preferred_session=self._catalogue.session_number(scope.session_id) if prefers else None,
-            wants=wants_of(query.text),
-            describe=describing(self._catalogue, match, exact_of(query.text)),
-            intervals=query.intervals,
-            explain=query.explain,
-        )
-        return asked, self._catalogue.arrays()
+        """The question as it meets this vault, for benches and tests; see `VaultReader.question`."""
+        return self._reader.question(query, limit=limit, small_talk=small_talk)
 
     def nearness(self, vector: NDArray[np.float32]) -> DenseMatch:
         """How near every chunk is to a normalised vector, for benches; `rank_vault` looks at fewer."""
         return self._index.match(vector, candidates=max(1, self.chunks))
-
-    def _hit(self, ranked: Ranked, place: int) -> Hit:
-        memory = self._catalogue.at(int(ranked.memories[place]))
-        start, end = memory.spans[int(ranked.chunks[place]) - self._catalogue.first_chunk(memory.seq)]
-        return Hit(
-            memory=memory,
-            matched=memory.content[start:end],
-            score=float(ranked.scores[place]),
-            explanation=explanation(ranked, place) if ranked.explained else None,
-        )
-
-    def _with_neighbours(self, hit: Hit) -> Hit:
-        before, after = map(self._unless_screened, self._catalogue.beside(hit.memory.seq))
-        return msgspec.structs.replace(hit, before=before, after=after)
-
-    def _unless_screened(self, memory: Memory | None) -> Memory | None:
-        return None if self._screens and memory is not None and memory.flags else memory
 
     def stats(self, session_id: str | None) -> VaultStats:
         """The vault, or one session of it, in numbers."""

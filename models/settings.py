@@ -1,7 +1,7 @@
 """Every setting of MemoryRouter: one frozen Struct a section, each field with range, default and meaning.
 
-Owns what may be set and what it is when nobody sets it; `config.toml` and the README list the same keys and a
-test compares the three. Reading files and the environment is the business of `models.settings_loading`.
+Owns what may be set and what it is when nobody sets it; `config.toml` and `docs/settings.md` list the same
+keys, and a test compares the three. Reading files and the environment is the business of `models.settings_loading`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST_MS = int((datetime(1, 1, 3, tzinfo=UTC) - _EPOCH).total_seconds()) * 1000
 _LATEST_MS = int((datetime(9999, 12, 29, tzinfo=UTC) - _EPOCH).total_seconds()) * 1000
 
+DAY_MS = 86_400_000
+
 _JUST_NOW_S = 45
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _DAYS_IN_DAYS, _DAYS_IN_WEEKS, _DAYS_IN_MONTHS = 14, 60, 350  # from here on the next coarser unit is used

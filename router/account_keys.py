@@ -10,10 +10,13 @@ import builtins
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from msgspec import UNSET
+
 from actors.store.directory_protocol import Directory
 from models.accounts import AccountChange, Actor, KeyRecord
-from models.errors import InvalidRequest
+from models.errors import Conflict, InvalidRequest
 from models.ids import VaultRef, hash_key, mint_key, show_key
+from models.key_limits import NO_OWN_LIMITS
 from models.times import format_time
 from router.key_bodies import (
     KINDS,
@@ -21,19 +24,17 @@ from router.key_bodies import (
     account_item,
     audit_item,
     key_item,
-    number_of,
-    page_body,
-    public_id,
     read_account_change,
     read_expiry,
     read_grace_s,
     read_key_change,
     read_limits,
     read_name,
-    read_page,
     read_retention,
     vault_item,
 )
+from router.paging import page_body, read_page
+from router.public_ids import number_of, public_id
 
 KEY_NAME_DEFAULT = "memory key"
 
@@ -112,9 +113,18 @@ class AccountKeys:
         return await self._item(await self._directory.get_key(account, number_of(key_id, "key")))
 
     async def change(self, account: int, key_id: str, body: Mapping[str, Any], *, by: Actor) -> Body:
-        """Rename a key, switch it off or on, set its expiry or its limits."""
+        """Rename a key, switch it off or on, set its expiry or its limits.
+
+        Raises:
+            Conflict: an account key that is to end or to have limits, or what the directory raises.
+        """
         now_ms = self._now_ms()
         number, change = number_of(key_id, "key"), read_key_change(body, now_ms=now_ms)
+        ends = change.expires_ms is not UNSET and change.expires_ms is not None
+        bounded = change.limits is not UNSET and change.limits != NO_OWN_LIMITS
+        if (ends or bounded) and (await self._directory.get_key(account, number)).kind == "account":
+            # An account must not find itself without a key one day.
+            raise Conflict("An account key has no limits and no end.", hint="To end it, rotate or delete it.")
         return await self._item(await self._directory.change_key(account, number, change, now_ms=now_ms, by=by))
 
     async def rotate(self, account: int, key_id: str, body: Mapping[str, Any], *, by: Actor) -> Body:
@@ -123,7 +133,8 @@ class AccountKeys:
         grace_ms = read_grace_s(body, default_s=self._rotation_grace_s) * 1000
         key, stored = new_key()
         created = await self._directory.rotate_key(account, number, now_ms=now_ms, grace_ms=grace_ms, by=by, **stored)
-        old = {"id": public_id("key", number), "valid_until": format_time(now_ms + grace_ms)}
+        ends_ms = (await self._directory.get_key(account, number)).expires_ms  # its own expiry may come first
+        old = {"id": public_id("key", number), "valid_until": format_time(ends_ms or now_ms)}
         return {"key": key, **await self._item(created), "replaces": old}
 
     async def delete(self, account: int, key_id: str, *, vault: str, by: Actor) -> Body:

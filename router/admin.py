@@ -15,8 +15,9 @@ from models.errors import InvalidRequest, NotFound, SetupError
 from models.settings import Settings
 from models.version import VERSION
 from router.account_keys import AccountKeys, Retire, new_key, nothing_in_memory
-from router.key_bodies import number_of, read_name
+from router.key_bodies import read_name
 from router.provider_keys import ProviderKeys
+from router.public_ids import number_of
 from router.upstream import Upstream
 
 Arguments = Mapping[str, Any]

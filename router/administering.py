@@ -95,6 +95,7 @@ async def _open_administration(settings: Settings, data_dir: Path) -> AsyncItera
     """
     import trio
 
+    from actors.store.data_directory import META_FILE
     from actors.store.sqlite import open_store
     from models.errors import SetupError
     from router.admin import Administration
@@ -111,7 +112,7 @@ async def _open_administration(settings: Settings, data_dir: Path) -> AsyncItera
     if await call_admin(data_dir / SOCKET_NAME, "ping", {}) is not None:
         yield beside_a_server
         return
-    if not await trio.Path(data_dir).is_dir():
+    if not await trio.Path(data_dir / META_FILE).is_file():  # a wrong directory must not become a data directory
         raise SetupError(f"there is no data directory {data_dir}; run `memoryrouter init`, or name it by --data-dir.")
     async with (
         open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
 
 from models.accounts import Actor
 from models.errors import MemoryRouterError
@@ -10,6 +14,22 @@ from router.auth import Caller
 from router.components import Components
 from router.observe import log_event
 from router.request_ids import current_request_id
+
+FINISH_TIMEOUT_S = 40.0
+"""Above the 30 s that a vault has for one step, and what a commit may take then."""
+
+
+@contextmanager
+def to_the_end() -> Iterator[None]:
+    """Whoever begins to delete or to change does it whole, with its line in the audit log, though the client leaves.
+
+    Else one who sends a request and hangs up would delete unseen.
+
+    Raises:
+        trio.TooSlowError: it took longer than anything may.
+    """
+    with trio.fail_after(FINISH_TIMEOUT_S, shield=True):
+        yield
 
 
 def actor_of(caller: Caller) -> Actor:

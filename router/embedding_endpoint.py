@@ -19,7 +19,7 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from actors.embedder import BatchLimits, EmbedderUnavailable, Encode
+from actors.embedding_source import BatchLimits, EmbedderUnavailable, Encode
 from models.embedder_settings import EmbedderSettings
 from models.embedding import ForeignModel, TextModel, mended
 from router.observe import log_event

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import trio
 
-from actors.embedder import Embedder, EmbedderUnavailable, EmbeddingSource, LocalSource
+from actors.embedder import Embedder
 from actors.embedders import Embedders, open_embedders
+from actors.embedding_source import EmbedderUnavailable, EmbeddingSource, LocalSource
 from models.embedder_settings import BUILT_IN_EMBEDDER, EmbedderSettings
 from models.embedding import ForeignModel, TextEncoder, open_embedding_model
 from models.embedding_directory import LoadedSessions, check_directory, open_directory_model

@@ -107,7 +107,12 @@ class StrictHttp1(H11Protocol):
         """No upgrade: a request that asks for one is served as it is, as RFC 9110, section 7.8, allows."""
 
     async def _create_stream(self, request: Any) -> None:
-        fault = fault_of(list(request.headers), target=request.target, version=request.http_version)
+        headers = list(request.headers)
+        fault = fault_of(headers, target=request.target, version=request.http_version)
+        # h11 bounds only heads that have not come to their end; one that comes all at once it takes whatever its size.
+        head_bytes = len(request.target) + sum(len(name) + len(value) for name, value in headers)
+        if head_bytes > self.config.h11_max_incomplete_size:
+            fault = _fault(431)
         if fault is None:
             await super()._create_stream(request)
             return

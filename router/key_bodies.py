@@ -1,12 +1,10 @@
 """Keys, vaults and accounts in JSON: how bodies ask for them and how answers show them. Pure; knows no Quart, no store.
 
-Own names of ours (`key_12`, `vault_3`, `acct_1`) stand for numbers of the directory. Must never show a key.
+Must never show a key.
 """
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
@@ -15,82 +13,22 @@ import msgspec
 from msgspec import UNSET
 
 from models.accounts import AccountChange, AccountRecord, AuditEntry, KeyChange, KeyRecord, VaultRecord
-from models.errors import InvalidRequest, NotFound
+from models.errors import InvalidRequest
 from models.key_limits import NO_OWN_LIMITS, KeyLimits
 from models.text import clean
 from models.times import format_time
-from router.memory_queries import parse_time
-from router.options import whole_number
+from router.public_ids import public_id
+from router.request_values import parse_time, whole_number
 
 KEY_NAME_CHARACTERS_MAX = 200
 LIMIT_MAX = 1_000_000_000
 RETENTION_DAYS_MAX = 36_500
 GRACE_S_MAX = 30 * 86_400
-PAGE_DEFAULT = 100
-PAGE_MAX = 1_000
 SEARCH_CHARACTERS_MAX = 200
 KINDS = ("user", "account")
 
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}\Z")
-_CURSOR = re.compile(rb"[0-9]{1,18}\Z")
 _KEY_FIELDS = ("name", "disabled", "expires_at", "limits")
 _ACCOUNT_FIELDS = ("name", "retention_days")
-
-
-def public_id(prefix: str, number: int) -> str:
-    """A number of the directory as clients see it."""
-    return f"{prefix}_{number}"
-
-
-def number_of(public: str, prefix: str) -> int:
-    """The number behind a public id; the bare number does too.
-
-    Raises:
-        NotFound: it cannot be one.
-    """
-    bare = public.removeprefix(f"{prefix}_")
-    if not _NUMBER.match(bare):
-        raise NotFound(f"There is no {prefix} of this id.", hint=f"Ids look like {prefix}_1.")
-    return int(bare)
-
-
-# Pages.
-
-
-class PageOf(msgspec.Struct, frozen=True):
-    """Which part of a list is asked for: at most `limit` entries beyond `cursor`."""
-
-    limit: int
-    cursor: int | None
-
-
-def read_page(query: Mapping[str, str]) -> PageOf:
-    """The part of a list that a query asks for.
-
-    Raises:
-        InvalidRequest: a limit out of range, or a cursor that is none of ours.
-    """
-    limit = whole_number(query.get("limit") or PAGE_DEFAULT, "limit", 1, PAGE_MAX)
-    return PageOf(limit=limit, cursor=_decode_cursor(query.get("cursor")))
-
-
-def _decode_cursor(value: str | None) -> int | None:
-    if not value:
-        return None
-    try:
-        decoded = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        decoded = b""
-    if not _CURSOR.match(decoded):
-        raise InvalidRequest("cursor is not one that an earlier page ended with.", field="cursor")
-    return int(decoded)
-
-
-def page_body(name: str, items: list[dict[str, Any]], page: PageOf, *, last: int | None) -> dict[str, Any]:
-    """A page of a list, under its own name and as `data`; `last` is the number of its last entry."""
-    more = last is not None and len(items) == page.limit
-    cursor = base64.urlsafe_b64encode(str(last).encode()).rstrip(b"=").decode() if more else None
-    return {"data": items, name: items, "next_cursor": cursor}
 
 
 # What bodies ask for.

@@ -1,7 +1,8 @@
 """What the tools and resources at `/mcp` do: the same questions to the same vault actors as the memory routes ask.
 
-Must never reach a vault that is not the caller's. What the key may not do is refused by whoever calls, before anything
-here is done.
+With `screening.mode = "flag"` what looks planted is left out of all that finds, since a model reads it as it reads a
+context; only who names its id sees it. Must never reach a vault that is not the caller's. What the key may not do is
+refused by whoever calls, before anything here is done.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from msgspec import UNSET
 from actors.choosing_embedders import choose_embedder, embedder_of
 from actors.inbox_lag import weigh
 from models.errors import InvalidRequest, NotFound
-from models.memory import Exchange, Memory, charged_to, memory_id, memory_number
+from models.memory import Exchange, Memory, charged_to, memory_id
 from models.messages import (
     FindTwin,
     Forget,
@@ -32,7 +33,7 @@ from models.messages import (
 from models.selection import MemoryFilter
 from models.times import parse_time_zone
 from models.version import VERSION
-from router.auditing import actor_of, audit_memories
+from router.auditing import actor_of, audit_memories, to_the_end
 from router.auth import Caller
 from router.components import Components
 from router.mcp_items import TEXT_CHARACTERS_MAX, end_of, local_iso, memory_result, start_of, title_of
@@ -59,6 +60,7 @@ from router.mcp_shapes import (
 from router.mcp_tools import RECENT_MAX, RECENT_URI, STATS_URI
 from router.memory_queries import WORDS_CHARACTERS_MAX, scope_filter
 from router.options import MemoryOptions
+from router.public_ids import memory_number_of
 from router.request_ids import current_request_id
 from router.requests import current_usage, read_options
 from router.uploads import parse_memory
@@ -67,6 +69,9 @@ INSPECTED_CHARACTERS_MAX = 20_000
 ALIAS_RESULTS = 10
 CANDIDATES_MAX = 1_000
 """A search within a span of time ranks so many memories of the vault, then looks which are of that time."""
+
+FLAGGED_SPARE = 50
+"""So many more are looked for where what looks planted is left out."""
 
 PAGES_MAX = 8
 COMMIT_TIMEOUT_S = 30.0
@@ -82,6 +87,7 @@ class McpCalls:
         self._vault = caller.principal.vault
         self._now_ms = components.now_ms()
         self._tokens = 0
+        self._screens = components.settings.screening.mode == "flag"
         self._ask_timeout_s = components.settings.vaults.ask_timeout_ms / 1000
 
     async def call(self, name: str, arguments: Arguments) -> msgspec.Struct:
@@ -163,13 +169,17 @@ class McpCalls:
         return self._within(found[: given.limit], options, tokens_max)
 
     async def _hits(self, query: str, options: MemoryOptions, *, limit: int) -> Sequence[Hit]:
-        return await self._parts.recaller.search(
-            self._vault, query, options, limit=limit, now_ms=self._now_ms, timeout_s=self._ask_timeout_s
+        wanted = limit + FLAGGED_SPARE if self._screens else limit
+        hits = await self._parts.recaller.search(
+            self._vault, query, options, limit=wanted, now_ms=self._now_ms, timeout_s=self._ask_timeout_s
         )
+        return [hit for hit in hits if not (self._screens and hit.memory.flags)][:limit]
 
     async def _listed(self, wanted: MemoryFilter, *, limit: int, descending: bool = True, **place: Any) -> list[Memory]:
         """Memories in the order of time. A page may be short and not the last, so a few are asked for."""
         found: list[Memory] = []
+        if self._screens:
+            wanted = msgspec.structs.replace(wanted, flagged=False)
         for _ in range(PAGES_MAX):
             message = ListMemories(wanted=wanted, limit=limit - len(found), descending=descending, **place)
             listed: Listed = await self._ask(message)
@@ -196,7 +206,7 @@ class McpCalls:
 
     async def _inspect(self, given: InspectArguments) -> InspectResult:
         options = self._options_for(given)
-        message = GetMemory(_number_of(given.memory_id), self._scope(options))
+        message = GetMemory(memory_number_of(given.memory_id), self._scope(options))
         listed: Listed = await self._ask(message)
         memory = listed.memories[0]
         around = msgspec.structs.replace(
@@ -279,9 +289,10 @@ class McpCalls:
         missing: list[str] = []
         try:
             for public_id in dict.fromkeys(given.memory_ids):
-                message = ForgetMemory(_number_of(public_id), self._scope())
+                message = ForgetMemory(memory_number_of(public_id), self._scope())
                 try:
-                    await self._ask(message, timeout_s=COMMIT_TIMEOUT_S)
+                    with to_the_end():
+                        await self._ask(message, timeout_s=COMMIT_TIMEOUT_S)
                 except NotFound:
                     missing.append(public_id)
                 else:
@@ -289,7 +300,8 @@ class McpCalls:
         finally:  # some of them may be deleted even if not all are
             self._parts.recaller.forget_blocks(self._vault)
             if deleted:
-                await audit_memories(self._parts, self._caller, "memories.deleted", memories=len(deleted), by="mcp")
+                with to_the_end():
+                    await audit_memories(self._parts, self._caller, "memories.deleted", memories=len(deleted), by="mcp")
         return DeleteResult(deleted=deleted, not_found=missing)
 
     async def _forget_all(self, given: ForgetArguments) -> ForgetResult:
@@ -302,16 +314,19 @@ class McpCalls:
             )
         session_id = self._options.session_id
         if session_id is not None:
-            try:
-                forgotten: Forgotten = await self._ask(Forget(session_id), timeout_s=COMMIT_TIMEOUT_S)
-            finally:
-                self._parts.recaller.forget_blocks(self._vault)
-            await audit_memories(self._parts, self._caller, "memories.deleted", memories=forgotten.count, by="session")
+            with to_the_end():
+                try:
+                    forgotten: Forgotten = await self._ask(Forget(session_id), timeout_s=COMMIT_TIMEOUT_S)
+                finally:
+                    self._parts.recaller.forget_blocks(self._vault)
+                by = "session"
+                await audit_memories(self._parts, self._caller, "memories.deleted", memories=forgotten.count, by=by)
             return ForgetResult(deleted=True, message="The memories of this connection's session are deleted.")
         supervisor = self._parts.supervisor
         kept = (await embedder_of(supervisor, self._vault)).name
-        await supervisor.erase(self._vault, by=actor_of(self._caller))
-        await choose_embedder(supervisor, self._vault, kept, timeout_s=COMMIT_TIMEOUT_S)
+        with to_the_end():
+            await supervisor.erase(self._vault, by=actor_of(self._caller))
+            await choose_embedder(supervisor, self._vault, kept, timeout_s=COMMIT_TIMEOUT_S)
         return ForgetResult(deleted=True, message="All memories are deleted.")
 
     # Shared.
@@ -339,14 +354,3 @@ class McpCalls:
         """Add to what the request was given; a batch has several calls."""
         self._tokens += sum(memory.tokens for memory in memories)
         current_usage().use_memory(retrieved=self._tokens)
-
-
-def _number_of(public_id: str) -> int:
-    """
-    Raises:
-        NotFound: no memory has such an id.
-    """
-    number = memory_number(public_id)
-    if number is None:
-        raise NotFound("There is no such memory.", hint="Ids look like mem_7.")
-    return number

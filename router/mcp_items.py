@@ -16,7 +16,7 @@ from models.messages import Hit
 from models.screening import flag_names
 from models.times import local_time, relative_time
 from router.mcp_shapes import MemoryResult
-from router.memory_queries import parse_time
+from router.request_values import parse_time
 from router.uploads import TIMESTAMP_MS_MAX
 
 TEXT_CHARACTERS_MAX = 2_000

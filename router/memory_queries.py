@@ -1,15 +1,12 @@
-"""What requests for `/v1/memories` ask for: filters, times, cursors, changes. Pure; knows nothing of Quart.
+"""What requests for `/v1/memories` ask for: filters and changes. Pure; knows nothing of Quart.
 
 Must never let a mistyped filter of a deletion pass as none.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Collection, Mapping
-from datetime import datetime, tzinfo
 from typing import Any, get_args
 
 import msgspec
@@ -25,17 +22,18 @@ from models.words import terms
 from router.bodies import replace_surrogates
 from router.options import MemoryOptions
 from router.providers.request_parts import OPTION_FIELDS
-from router.uploads import ROLES, TIMESTAMP_MS_MAX, parse_metadata, parse_timestamp
+from router.request_values import parse_time, read_switch
+from router.uploads import ROLES, parse_metadata, parse_timestamp
 
 METADATA_FILTERS_MAX = 16
 WORDS_CHARACTERS_MAX = 2_000
+DELETED_SINCE_MS_LEAST = 10**12
+"""September 2001 in milliseconds; in seconds the year 33658."""
+
 FILTERS = ("session_id", "role", "source", "model", "request_id", "since", "until", "q", "flagged")
 _OPTIONS = frozenset({"mode", "memory", "store", "store_response", "key"})
 _CHANGES = frozenset({"content", "role", "timestamp", "session_id", "metadata"})
 _METADATA = re.compile(r"metadata(?:\.(.+)|\[(.+)\])\Z", re.DOTALL)
-_CURSOR = re.compile(rb"(\d{1,16})\.(\d{1,16})\Z")
-_LOST_PLUS = re.compile(r"(T[\d:.,]+) (\d\d:?\d\d)\Z")  # of a time zone, in a query that was not quoted
-_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read_filter(query: Mapping[str, str], options: MemoryOptions) -> MemoryFilter:
@@ -88,6 +86,7 @@ def require_filter(query: Mapping[str, str], options: MemoryOptions, *, besides:
             raise InvalidRequest(f"{name} is no filter.", field=name, hint=f"Filters are {', '.join(FILTERS)}.")
         if name in FILTERS and not query[name]:
             raise InvalidRequest(f"{name} is empty.", field=name, hint="Leave out what is not to be asked for.")
+    require_milliseconds(query.get("since"), "since")
     words = query.get("q") or ""
     if words and (len(words) > WORDS_CHARACTERS_MAX or not terms(words)):
         raise InvalidRequest(
@@ -100,6 +99,21 @@ def require_filter(query: Mapping[str, str], options: MemoryOptions, *, besides:
         raise InvalidRequest(
             "A deletion needs a filter.", field="filter", hint="To delete everything, use DELETE /v1/memory."
         )
+
+
+def require_milliseconds(value: Any, name: str) -> None:
+    """Refuse a deletion since a number that is far too small for milliseconds: such as seconds, or 20260101.
+
+    Taken as it stands, it would mean some day of January 1970, and so everything.
+
+    Raises:
+        InvalidRequest: it is one.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        value = int(value[:20])
+    if isinstance(value, int) and 0 < value < DELETED_SINCE_MS_LEAST:
+        hint = "Write it like 2026-06-03T09:14:00Z; 0 is from the beginning."
+        raise InvalidRequest(f"{name} must be milliseconds, and that is too few of them.", field=name, hint=hint)
 
 
 def require_known(names: Collection[str], known: Collection[str]) -> None:
@@ -151,66 +165,6 @@ def _one_of(value: str | None, allowed: Collection[Any], name: str) -> Any:
     if value not in allowed:
         raise InvalidRequest(f"{name} must be one of {', '.join(allowed)}.", field=name)
     return value
-
-
-def read_switch(value: str | None, name: str) -> bool | None:
-    """True, false, or None where nothing is said.
-
-    Raises:
-        InvalidRequest: anything else.
-    """
-    if not value:
-        return None
-    if value.lower() not in _FLAGS:
-        raise InvalidRequest(f"{name} must be true or false.", field=name)
-    return _FLAGS[value.lower()]
-
-
-def parse_time(value: Any, name: str, time_zone: tzinfo) -> int | None:
-    """Epoch milliseconds, from such or from ISO 8601; without an offset in this time zone.
-
-    Raises:
-        InvalidRequest: neither, or outside the years 1970 to 9999.
-    """
-    if value is None or value == "":
-        return None
-    problem = InvalidRequest(f"{name} must be milliseconds since 1970 or a time like 2026-06-03T09:14:00Z.", field=name)
-    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
-        try:
-            when = datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", value.strip().upper()))
-            when = when if when.tzinfo else when.replace(tzinfo=time_zone)
-            value = max(0, round(when.timestamp() * 1000))  # nothing was said before 1970
-        except (ValueError, OverflowError):
-            raise problem from None
-    if isinstance(value, str):
-        value = int(value[:20])
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= TIMESTAMP_MS_MAX:
-        raise problem
-    return value
-
-
-def encode_cursor(place: tuple[int, int] | None) -> str | None:
-    """A place in a list as clients carry it."""
-    if place is None:
-        return None
-    return base64.urlsafe_b64encode(b"%d.%d" % place).rstrip(b"=").decode()
-
-
-def decode_cursor(value: str | None) -> tuple[int, int] | None:
-    """The place that a cursor stands for.
-
-    Raises:
-        InvalidRequest: it is none of ours.
-    """
-    if not value:
-        return None
-    try:
-        match = _CURSOR.match(base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError):
-        match = None
-    if match is None:
-        raise InvalidRequest("cursor is not one that an earlier page ended with.", field="cursor")
-    return int(match[1]), int(match[2])
 
 
 def read_change(body: Mapping[str, Any], *, limits: MemorySettings) -> MemoryChange:

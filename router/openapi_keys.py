@@ -174,7 +174,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="patch", path="/v1/keys/{id}", name="change_key", tag="keys",
         summary="Rename a key, switch it off or on, set its expiry or its limits.",
-        answers={200: json_content("Key")}, errors=_CHANGED, parameters=("KeyId",),
+        answers={200: json_content("Key")}, errors=_CHANGED, parameters=("UserKeyId",),
         takes=json_content("KeyChangeRequest"), example={"name": "user:42", "limits": {"requests_per_minute": 600}},
     ),
     Operation(

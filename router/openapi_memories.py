@@ -218,7 +218,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="delete", path="/v1/memories", name="delete_memories", tag="memories",
         summary="Delete the memories that fulfil a filter, for good. Without any filter it is refused.",
-        answers={200: json_content("DeletedMemories")}, errors=(*OPTIONED, 403, 507),
+        answers={200: json_content("DeletedMemories")}, errors=GUARDED,
         parameters=(*_OPTIONS, *_FILTERS, "FilterMetadata", "DryRun"),
         example_query={"role": "assistant", "dry_run": "true"},
     ),

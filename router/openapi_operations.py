@@ -135,7 +135,7 @@ _MEMORY = (
     Operation(
         method="delete", path="/v1/memory", name="delete", tag="memory",
         summary="Forget the whole vault, or exactly one session of it.",
-        answers={200: json_content("Deleted")}, errors=(*OPTIONED, 403, 507), parameters=(*OPTIONS, "Reset"),
+        answers={200: json_content("Deleted")}, errors=GUARDED, parameters=(*OPTIONS, "DeletedSession", "Reset"),
     ),
     Operation(
         method="get", path="/v1/memory/export", name="export", tag="memory",

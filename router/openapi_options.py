@@ -145,6 +145,10 @@ PARAMETERS: dict[str, Schema] = {
         "reset", "query", {"type": "string", "enum": ["true", "false"]},
         "Taken for the hosted product's clients and given back; here every deletion is complete.", "true",
     ),
+    "DeletedSession": parameter(
+        "session_id", "query", {"type": "string", "minLength": 1, "maxLength": SESSION_ID_CHARACTERS_MAX},
+        "Only this session, as by X-Session-ID; without either, the whole vault.", "thread-7",
+    ),
     "After": parameter(
         "after", "query", {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
         "Begin behind this `seq`: continues an export that was cut.", 0,

@@ -22,7 +22,7 @@ FLAGGED: Schema = {
     "type": "array",
     "items": {"type": "string", "enum": list(FLAGS)},
     "minItems": 1,
-    "description": "Why this memory looks planted. With `screening.mode = \"flag\"` it stays out of contexts.",
+    "description": 'Why this memory looks planted. With `screening.mode = "flag"` it stays out of contexts.',
 }
 
 

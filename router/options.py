@@ -6,7 +6,6 @@ wins over the query, and the query over the header (contract 2.3).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import tzinfo
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from models.messages import Scope
 from models.settings import Settings
 from models.times import parse_time_zone
 from router.bodies import replace_surrogates
+from router.request_values import whole_number
 
 CHUNKS_MAX = 1000
 """More chunks than this never fit a context; the same bound as a search's `limit`."""
@@ -46,7 +46,6 @@ _FLAGS = {
     "off": False,
     "no": False,
 }
-_DECIMAL = re.compile(r"\s*-?[0-9]{1,18}\s*\Z")
 Injection = Literal["tail", "system"]
 
 
@@ -197,20 +196,6 @@ def _chunks_max(
         raise InvalidRequest(f"density must be one of {', '.join(densities)}.", field="density")
     limits = [whole_number(value, name, 0, CHUNKS_MAX) for name, value in explicit.items() if value not in (None, "")]
     return limits[0] if limits else densities[density or "default"]
-
-
-def whole_number(value: Any, name: str, least: int, most: int) -> int:
-    """An integer within bounds; a header's or query's decimal text counts as one.
-
-    Raises:
-        InvalidRequest: not a whole number, or out of bounds.
-    """
-    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-    is_text = isinstance(value, str) and _DECIMAL.match(value) is not None
-    number = int(value) if is_whole or is_text else None
-    if number is None or not least <= number <= most:
-        raise InvalidRequest(f"{name} must be a whole number from {least} to {most}.", field=name)
-    return number
 
 
 def _time_zone(name: str) -> tzinfo:

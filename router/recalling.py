@@ -18,7 +18,8 @@ import msgspec
 import trio
 
 from actors.choosing_embedders import embedder_of
-from actors.embedder import Embedder, EmbedderUnavailable
+from actors.embedder import Embedder
+from actors.embedding_source import EmbedderUnavailable
 from actors.supervisor import Supervisor
 from models.embedding import TextModel
 from models.errors import DeadlineExceeded, MemoryRouterError
@@ -233,9 +234,7 @@ class Recaller:
             found: Found = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
         return found.hits
 
-    async def _embed(
-        self, embedder: Embedder, question: str, remaining_s: Callable[[], float]
-    ) -> tuple[bytes, float]:
+    async def _embed(self, embedder: Embedder, question: str, remaining_s: Callable[[], float]) -> tuple[bytes, float]:
         """The question as a vector, or b"" where the model fails on it or is too slow: its words remain."""
         began_s = time.perf_counter()
         vector = b""

@@ -68,6 +68,18 @@ async def read_caller(components: Components) -> Caller:
     return caller
 
 
+async def read_owner(components: Components, *, user_keys_allowed: bool = False) -> Caller:
+    """The caller of a route that is for the holder of an account key without a suffix.
+
+    Raises:
+        Forbidden: any other key; and what `read_caller` raises.
+    """
+    caller = await read_caller(components)
+    caller.require_unsuffixed()
+    caller.require_account(user_keys_allowed=user_keys_allowed)
+    return caller
+
+
 def current_usage() -> RequestUsage:
     """What the current request adds to its caller's usage; there is one once the caller is known."""
     usage: RequestUsage = g.usage

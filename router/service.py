@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,43 +81,58 @@ async def serve(
             for sentence in exposure_warnings(settings):
                 log_event("exposed_without_tls", level=logging.WARNING, reason=sentence)
                 warn(sentence)
-            async with open_store(
-                data_dir, settings=settings.store, server_key_file=server_key_file(settings)
-            ) as store:
-                if not await store.has_account():
-                    announce(await create_account(store, created_ms=wall_clock_ms()))
-                async with (
-                    open_usage(
-                        store, UsageFiles(data_dir / usage_files.FOLDER), settings.usage, now_ms=wall_clock_ms
-                    ) as usage,
-                    open_configured_embedders(settings, data_dir, encoder=encoder) as embedders,
-                    open_supervisor(
-                        store, embedders, settings.vaults, vault_limits(settings), drain_timeout_s=drain_s, meter=usage
-                    ) as supervisor,
-                    open_upstream(settings.providers.by_name) as upstream,
-                    trio.open_nursery() as background,
-                ):
-                    components = assemble(settings, store, embedders.default, supervisor, upstream, usage)
-                    beside = trio.CancelScope()  # not the nursery's own: that one holds the running requests too
-                    background.start_soon(_work_beside, components, beside)
+            async with (
+                open_components(settings, data_dir, announce=announce, encoder=encoder) as components,
+                trio.open_nursery() as background,
+            ):
+                beside = trio.CancelScope()  # not the nursery's own: that one holds the running requests too
+                background.start_soon(_work_beside, components, beside)
 
-                    async def shutdown_requested() -> None:
-                        components.readiness.set_ready("server")
-                        await shutdown.wait()
-                        components.readiness.set_missing("server", "shutting down")
-                        beside.cancel(reason="the server shuts down")
+                async def shutdown_requested() -> None:
+                    components.readiness.set_ready("server")
+                    await shutdown.wait()
+                    components.readiness.set_missing("server", "shutting down")
+                    beside.cancel(reason="the server shuts down")
 
-                    async with open_admin_socket(data_dir / SOCKET_NAME, administration(components).perform):
-                        await serve_app(
-                            application(components),
-                            settings.server,
-                            shutdown_trigger=shutdown_requested,
-                            listening=listening,
-                            trusted_proxies=components.limits.trusted_proxies,
-                            limited=components.metrics.limited.increment,
-                            task_status=task_status,
-                        )
+                async with open_admin_socket(data_dir / SOCKET_NAME, administration(components).perform):
+                    await serve_app(
+                        application(components),
+                        settings.server,
+                        shutdown_trigger=shutdown_requested,
+                        listening=listening,
+                        trusted_proxies=components.limits.trusted_proxies,
+                        limited=components.metrics.limited.increment,
+                        task_status=task_status,
+                    )
         log_event("server_stopped")
+
+
+@asynccontextmanager
+async def open_components(
+    settings: Settings, data_dir: Path, *, announce: Callable[[str], None], encoder: TextEncoder | None
+) -> AsyncIterator[Components]:
+    """Open everything that requests use, one inside the other, for the length of the block; arguments as of `serve`.
+
+    Raises:
+        SetupError: the data directory, the model or the server key cannot be used.
+    """
+    async with open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store:
+        if not await store.has_account():
+            announce(await create_account(store, created_ms=wall_clock_ms()))
+        async with (
+            open_usage(store, UsageFiles(data_dir / usage_files.FOLDER), settings.usage, now_ms=wall_clock_ms) as usage,
+            open_configured_embedders(settings, data_dir, encoder=encoder) as embedders,
+            open_supervisor(
+                store,
+                embedders,
+                settings.vaults,
+                vault_limits(settings),
+                drain_timeout_s=settings.server.drain_timeout_s,
+                meter=usage,
+            ) as supervisor,
+            open_upstream(settings.providers.by_name) as upstream,
+        ):
+            yield assemble(settings, store, embedders.default, supervisor, upstream, usage)
 
 
 def assemble(

@@ -102,7 +102,7 @@ async def import_into_directory(
 
 @asynccontextmanager
 async def _open_house(settings: Settings, data_dir: Path) -> AsyncIterator[_House]:
-    if not await trio.Path(data_dir).is_dir():
+    if not await trio.Path(data_dir / META_FILE).is_file():
         raise SetupError(f"there is no data directory {data_dir}; name it by --data-dir, or a server by --url.")
     if await call_admin(data_dir / SOCKET_NAME, "ping", {}) is not None:
         raise SetupError(

@@ -1,4 +1,4 @@
-"""Code, config.toml and README list the same settings, with the same defaults."""
+"""Code, config.toml and docs/settings.md list the same settings, with the same defaults; README links what there is."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from models.settings_loading import load_settings
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = PROJECT / "config.toml"
-README = PROJECT / "README.md"
+LIST = PROJECT / "docs" / "settings.md"
 
-# A row of the README's settings table: | `server.port` | `8080` | meaning |
+# A row of its table: | `server.port` | `8080` | meaning |
 ROW = re.compile(
     r"^\| *`(?P<name>[a-zA-Z_.]+\.[a-z_]+)` *\| *`?(?P<default>[^|`]*)`? *\| *(?P<meaning>[^|]+?) *\|$", re.M
 )
@@ -69,8 +69,8 @@ def test_every_key_of_config_toml_has_a_comment_of_one_to_five_lines() -> None:
             assert 1 <= comment <= 5, line
 
 
-def test_the_readme_lists_every_setting_with_its_default_and_no_other() -> None:
-    listed = {row["name"]: row["default"].strip() for row in ROW.finditer(README.read_text())}
+def test_the_document_lists_every_setting_with_its_default_and_no_other() -> None:
+    listed = {row["name"]: row["default"].strip() for row in ROW.finditer(LIST.read_text())}
 
     assert listed == {name: format_default(setting.default) for name, setting in DESCRIBED.items()}
 
@@ -84,3 +84,34 @@ def format_default(value: object) -> str:
             return f"{value:g}" if value < 1000 else str(int(value))
         case _:
             return str(value or "")
+
+
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    """Relative to the document that it stands in."""
+    documents = [*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")]
+    broken = [
+        f"{document.name}: {target}"
+        for document in documents
+        for target in LINK.findall(document.read_text(encoding="utf-8"))
+        if not (document.parent / target).exists()
+    ]
+    assert len(documents) > 10
+    assert broken == []
+
+
+def test_the_readme_leads_to_every_document() -> None:
+    """A page that nothing leads to is not read; ARCHITECTURE and CHANGELOG are where one looks for them."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in (PROJECT / "docs").glob("*.md") if f"(docs/{path.name})" not in readme] == []
+
+
+def test_a_table_is_not_cut_in_two() -> None:
+    """A blank line within one turns the rest of it into text."""
+    for document in [*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")]:
+        lines = document.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines[:-1]):
+            begins = line.startswith("|") and not lines[number - 1].startswith("|")
+            assert not begins or lines[number + 1].startswith("|--"), f"{document.name}:{number + 1}"

@@ -8,10 +8,11 @@ never use a SQLite below 3.51.3: earlier ones can corrupt a WAL that two connect
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,6 +76,11 @@ def open_writer(path: Path, *, may_create: bool = True) -> apsw.Connection:
         may_create: whether a missing file is made. A file that vanished under a running store must not be.
     """
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if may_create else 0)
+    if may_create:
+        # SQLite would let everybody read it, and gives its WAL the same rights. A file that is there is never opened
+        # beside SQLite: closing it would end this process's locks on it. What cannot be made SQLite says in its way.
+        with suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = apsw.Connection(str(path), flags=flags)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from actors.store.seal import SEALED_OVERHEAD_BYTES, DataKey, Table, sync_directory
-from actors.store.snapshots import NO_ROOM, cut, home_of, make_directories, write_all
+from actors.store.segment_files import cut, write_all
+from actors.store.snapshots import NO_ROOM, home_of, make_directories
 from models.errors import CorruptRow, StorageFull, StoreUnavailable
 
 FORMAT = 1

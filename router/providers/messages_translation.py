@@ -1,7 +1,7 @@
 """A Chat Completions request for an Anthropic model: the request in Anthropic's format, and the way back.
 
-Owns what the caller sees of the translation. Must do no I/O: path and version are given here, the rest of the call is
-the caller's.
+Owns what the caller sees of the translation. Must do no I/O: the version is given here, the rest of the call is the
+caller's.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from router.providers.anthropic_reply import member
 from router.providers.translate_reply import translate_reply
 from router.providers.translate_request import read_fields, translate_fields
 from router.providers.translate_stream import MessagesStream
-
-MESSAGES_PATH = "/v1/messages"
-"""Below the provider's base URL, which for Anthropic is the bare origin."""
 
 ANTHROPIC_VERSION = "2023-06-01"
 """`anthropic-version` of translated requests. The later 2026-10-21 refuses temperature, top_p and top_k for every

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from quart import Blueprint, Response, request
 
-from models.errors import Forbidden, InvalidRequest
+from models.errors import Forbidden
 from models.exports import CONTENT_TYPE
 from models.ids import parse_session_id
 from router.components import Components
 from router.exporting import import_messages, open_export, parse_export
-from router.options import whole_number
+from router.memory_answers import stored_body
 from router.request_ids import current_request_id
+from router.request_values import read_switch, whole_number
 from router.requests import json_response, offload, read_body, read_caller, read_options
 from router.streaming import PulledBody
 
@@ -18,7 +19,6 @@ PAGE_TIMEOUT_S = 60.0
 """For one page, with hydrating the vault before the first."""
 
 SEQ_MAX = 2**53 - 1
-_FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 
 def export_routes(components: Components) -> Blueprint:
@@ -49,7 +49,7 @@ class _ExportApi:
             now_ms=self._parts.now_ms(),
             after_seq=whole_number(request.args.get("after") or 0, "after", 0, SEQ_MAX),
             session_id=parse_session_id(request.args.get("session_id")) or options.session_id,
-            vectors=_flag("vectors"),
+            vectors=read_switch(request.args.get("vectors", "").strip(), "vectors") is not False,
             timeout_s=PAGE_TIMEOUT_S,
         )
         response = Response(PulledBody(stream), content_type=CONTENT_TYPE)
@@ -77,27 +77,4 @@ class _ExportApi:
                 request_id=current_request_id(),
                 principal=caller.principal,
             )
-        return json_response(
-            {
-                "status": "complete",
-                "memoryKey": caller.principal.shown,
-                "vault": "core",
-                "stats": {
-                    "inputItems": len(messages),
-                    "chunks": applied.chunks,
-                    "stored": applied.stored,
-                    "duplicates": applied.duplicates,
-                    "failed": 0,
-                    "total": len(messages),
-                    "processed": len(messages),
-                },
-                "message": f"Stored {applied.stored} memories.",
-            }
-        )
-
-
-def _flag(name: str) -> bool:
-    flag = _FLAGS.get(request.args.get(name, "").strip().lower())
-    if flag is None:
-        raise InvalidRequest(f"{name} must be true or false.", field=name)
-    return flag
+        return json_response(stored_body(applied, items=len(messages), key=caller.principal.shown))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from quart import Blueprint, Response, request
 
 from router.account_keys import AccountKeys
-from router.auditing import actor_of
-from router.auth import Caller
+from router.auditing import actor_of, to_the_end
 from router.components import Components
-from router.requests import json_response, read_caller, read_object
+from router.key_bodies import limits_body
+from router.requests import json_response, read_object, read_owner
 
 
 def key_routes(components: Components) -> Blueprint:
@@ -46,33 +46,29 @@ class _KeysApi:
             rotation_grace_s=components.settings.keys.rotation_grace_s,
         )
 
-    async def _owner(self, *, user_keys_allowed: bool = False) -> Caller:
-        caller = await read_caller(self._parts)
-        caller.require_unsuffixed()
-        caller.require_account(user_keys_allowed=user_keys_allowed)
-        return caller
-
     async def list_keys(self) -> Response:
         """The account's keys, oldest first: never the keys themselves."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.list(caller.principal.account_number, request.args))
 
     async def create_key(self) -> Response:
         """Mint a key with a vault of its own, or for a kept vault. The key is shown here and never again."""
-        caller = await self._owner(user_keys_allowed=self._parts.settings.keys.any_key_mints)
+        caller = await read_owner(self._parts, user_keys_allowed=self._parts.settings.keys.any_key_mints)
         body = await read_object(self._parts)
         if caller.principal.kind != "account":  # `keys.any_key_mints`: a plain key and no more
-            body = {"name": body.get("name")}
+            own = await self._parts.store.get_key(caller.principal.account_number, caller.principal.key_number)
+            # Else a key that ends, or may do little, would make itself one that does not.
+            body = {"name": body.get("name"), "limits": limits_body(own.limits), "expires_at": own.expires_ms}
         return json_response(await self._keys.create(caller.principal.account_number, body, by=actor_of(caller)), 201)
 
     async def get_key(self, key_id: str) -> Response:
         """One key."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.get(caller.principal.account_number, key_id))
 
     async def change_key(self, key_id: str) -> Response:
         """Rename it, switch it off or on, set its expiry or its limits."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         body = await read_object(self._parts)
         return json_response(
             await self._keys.change(caller.principal.account_number, key_id, body, by=actor_of(caller))
@@ -80,7 +76,7 @@ class _KeysApi:
 
     async def rotate_key(self, key_id: str) -> Response:
         """A new key for the same vault. It is shown here and never again."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         body = await read_object(self._parts)
         return json_response(
             await self._keys.rotate(caller.principal.account_number, key_id, body, by=actor_of(caller)), 201
@@ -88,25 +84,25 @@ class _KeysApi:
 
     async def delete_key(self, key_id: str) -> Response:
         """Revoke it for good, and keep or shred its vault."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         vault = request.args.get("vault", "keep")
-        return json_response(
-            await self._keys.delete(caller.principal.account_number, key_id, vault=vault, by=actor_of(caller))
-        )
+        with to_the_end():  # what was shredded leaves memory too, whether the client waits for it or not
+            done = await self._keys.delete(caller.principal.account_number, key_id, vault=vault, by=actor_of(caller))
+        return json_response(done)
 
     async def list_vaults(self) -> Response:
         """The account's vaults, oldest first."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.list_vaults(caller.principal.account_number, request.args))
 
     async def get_vault(self, vault_id: str) -> Response:
         """One vault, in numbers."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.get_vault(caller.principal.account_number, vault_id))
 
     async def change_vault(self, vault_id: str) -> Response:
         """Set after how many days its memories are deleted."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         body = await read_object(self._parts)
         return json_response(
             await self._keys.change_vault(caller.principal.account_number, vault_id, body, by=actor_of(caller))
@@ -114,19 +110,19 @@ class _KeysApi:
 
     async def delete_vault(self, vault_id: str) -> Response:
         """Shred a vault that no key opens any more."""
-        caller = await self._owner()
-        return json_response(
-            await self._keys.delete_vault(caller.principal.account_number, vault_id, by=actor_of(caller))
-        )
+        caller = await read_owner(self._parts)
+        with to_the_end():
+            done = await self._keys.delete_vault(caller.principal.account_number, vault_id, by=actor_of(caller))
+        return json_response(done)
 
     async def account(self) -> Response:
         """The account, in numbers."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.account(caller.principal.account_number))
 
     async def change_account(self) -> Response:
         """Rename it, or set after how many days memories are deleted."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         body = await read_object(self._parts)
         return json_response(
             await self._keys.change_account(caller.principal.account_number, body, by=actor_of(caller))
@@ -134,5 +130,5 @@ class _KeysApi:
 
     async def audit(self) -> Response:
         """Who did what to which key or vault, newest first: never content."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.audit(caller.principal.account_number, request.args))

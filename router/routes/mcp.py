@@ -7,6 +7,7 @@ DELETE have nothing to offer: 405. What the key's suffix or the request's mode f
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -34,7 +35,7 @@ from router.mcp import (
     result_body,
 )
 from router.mcp_calls import McpCalls
-from router.mcp_tools import INSTRUCTIONS, RESOURCES, TOOLS, Tool, read_arguments, resources_for
+from router.mcp_tools import INSTRUCTIONS, RESOURCES, TOOLS, Tool, listed_tools, read_arguments, resources_for
 from router.observe import describe_error, log_event
 from router.options import MemoryOptions
 from router.requests import json_response, offload, read_body, read_caller, read_options
@@ -162,8 +163,8 @@ class _Asker:
                 return result_body(call, self._listed(call), fresh_ms=LISTS_FRESH_MS)
 
     def _listed(self, call: Call) -> dict[str, Any]:
-        lists: dict[str, tuple[str, list[dict[str, Any]]]] = {
-            "tools/list": ("tools", [tool.body() for tool in TOOLS.values() if tool.is_allowed(self._access)]),
+        lists: dict[str, tuple[str, Sequence[dict[str, Any]]]] = {
+            "tools/list": ("tools", listed_tools(self._access)),
             "resources/list": ("resources", resources_for(self._access)),
             "resources/templates/list": ("resourceTemplates", []),
             "prompts/list": ("prompts", []),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import trio
 from quart import Blueprint, Response, request
 
-from actors.inbox_lag import weigh
 from models.errors import Forbidden, InvalidRequest, NotFound
-from models.memory import Exchange, Memory, Message, charged_to, memory_id, memory_number
+from models.memory import Exchange, Memory, memory_id
 from models.messages import (
     AboutMemories,
     ChangeMemory,
@@ -22,32 +22,30 @@ from models.messages import (
     ListMemories,
 )
 from models.selection import MemoryFilter
-from router.auditing import audit_memories
+from router.auditing import audit_memories, to_the_end
 from router.auth import Caller
 from router.components import Components
 from router.memory_items import memory_item
 from router.memory_queries import (
-    decode_cursor,
-    encode_cursor,
-    parse_time,
     read_change,
     read_filter,
-    read_switch,
     require_filter,
     require_known,
+    require_milliseconds,
     scope_filter,
 )
-from router.options import MemoryOptions, whole_number
+from router.options import MemoryOptions
+from router.paging import decode_place, encode_cursor, list_body, read_limit
 from router.providers.request_parts import OPTION_FIELDS
+from router.public_ids import memory_number_of
 from router.remembering import MODEL_CHARACTERS_MAX
 from router.request_ids import current_request_id
+from router.request_values import parse_time, read_flag, read_switch
 from router.requests import json_response, read_caller, read_object, read_options
+from router.storing import COMMIT_TIMEOUT_S, hand_over
 from router.uploads import parse_memory
 
-LIMIT_DEFAULT = 100
-LIMIT_MAX = 1_000
 ORDERS = {"desc": True, "asc": False}
-COMMIT_TIMEOUT_S = 30.0
 
 
 def memories_routes(components: Components) -> Blueprint:
@@ -81,22 +79,23 @@ class _MemoriesApi:
             raise InvalidRequest("order must be asc or desc.", field="order")
         message = ListMemories(
             wanted=read_filter(query, options),
-            limit=whole_number(query.get("limit") or LIMIT_DEFAULT, "limit", 1, LIMIT_MAX),
+            limit=read_limit(query),
             descending=ORDERS[order],
-            after=decode_cursor(query.get("cursor")),
+            after=decode_place(query.get("cursor")),
         )
         listed = Listed(memories=())
         if options.access.read:
             listed = await self._ask(caller, message, timeout_s=self._ask_timeout_s)
         items = [memory_item(memory, pending=memory.seq in listed.pending) for memory in listed.memories]
-        return json_response({"data": items, "memories": items, "next_cursor": encode_cursor(listed.after)})
+        next_cursor = None if listed.after is None else encode_cursor(*listed.after)
+        return json_response(list_body("memories", items, next_cursor))
 
     async def get(self, public_id: str) -> Response:
         """One memory, with its whole content."""
         caller = await read_caller(self._parts)
         options = read_options(self._parts, caller, {})
         _require(options, read=True)
-        message = GetMemory(_number_of(public_id), scope_filter(options.scope))
+        message = GetMemory(memory_number_of(public_id), scope_filter(options.scope))
         return self._shown(await self._ask(caller, message, timeout_s=self._ask_timeout_s))
 
     async def store(self) -> Response:
@@ -120,7 +119,8 @@ class _MemoriesApi:
             model=model and model[:MODEL_CHARACTERS_MAX],
             request_id=current_request_id(),
         )
-        stored = await self._submit(caller, exchange)
+        async with hand_over(self._parts, caller.principal, [exchange]) as receipt:
+            stored = (await receipt.wait_applied(timeout_s=COMMIT_TIMEOUT_S)).stored > 0
         twin = FindTwin(message, source="ingest", accepted_ms=now_ms)
         listed = await self._ask(caller, twin, timeout_s=self._ask_timeout_s)
         if not listed.memories:
@@ -129,17 +129,6 @@ class _MemoriesApi:
             return json_response({"id": memory_id(listed.memories[0])}, 201 if stored else 200)
         return self._shown(listed, 201 if stored else 200)
 
-    async def _submit(self, caller: Caller, exchange: Exchange) -> bool:
-        """Whether the exchange's one message was new."""
-        messages: tuple[Message, ...] = exchange.messages
-        room = await self._parts.quota.reserve(
-            caller.principal, messages, source=exchange.source, now_ms=exchange.accepted_ms
-        )
-        with room, await self._parts.supervisor.pin(caller.principal.vault, weigh([exchange])) as pin:
-            receipt = pin.submit([charged_to(caller.principal, exchange)])
-            applied = await receipt.wait_applied(timeout_s=COMMIT_TIMEOUT_S)
-        return applied.stored > 0
-
     async def change(self, public_id: str) -> Response:
         """Change one memory. A changed text takes the place of the old one at once, of which nothing is kept."""
         caller = await read_caller(self._parts)
@@ -147,12 +136,13 @@ class _MemoriesApi:
         options = read_options(self._parts, caller, _options_of(body))
         _require(options, read=True, write=True)
         change = read_change(body, limits=self._parts.settings.memory)
-        message = ChangeMemory(_number_of(public_id), change, self._parts.now_ms(), scope_filter(options.scope))
-        try:
-            listed = await self._ask(caller, message, timeout_s=COMMIT_TIMEOUT_S)
-        finally:
-            self._parts.recaller.forget_blocks(caller.principal.vault)
-        await audit_memories(self._parts, caller, "memories.changed", memories=1)
+        message = ChangeMemory(memory_number_of(public_id), change, self._parts.now_ms(), scope_filter(options.scope))
+        with to_the_end():
+            try:
+                listed = await self._ask(caller, message, timeout_s=COMMIT_TIMEOUT_S)
+            finally:
+                self._parts.recaller.forget_blocks(caller.principal.vault)
+            await audit_memories(self._parts, caller, "memories.changed", memories=1)
         return self._shown(listed)
 
     async def delete(self, public_id: str) -> Response:
@@ -160,12 +150,13 @@ class _MemoriesApi:
         caller = await read_caller(self._parts)
         options = read_options(self._parts, caller, {})
         _require(options, write=True)
-        message = ForgetMemory(_number_of(public_id), scope_filter(options.scope))
-        try:
-            await self._ask(caller, message, timeout_s=COMMIT_TIMEOUT_S)
-        finally:
-            self._parts.recaller.forget_blocks(caller.principal.vault)
-        await audit_memories(self._parts, caller, "memories.deleted", memories=1, by="id")
+        message = ForgetMemory(memory_number_of(public_id), scope_filter(options.scope))
+        with to_the_end():
+            try:
+                await self._ask(caller, message, timeout_s=COMMIT_TIMEOUT_S)
+            finally:
+                self._parts.recaller.forget_blocks(caller.principal.vault)
+            await audit_memories(self._parts, caller, "memories.deleted", memories=1, by="id")
         return json_response({"id": f"mem_{message.number}", "deleted": True})
 
     async def delete_matching(self) -> Response:
@@ -173,6 +164,8 @@ class _MemoriesApi:
         caller = await read_caller(self._parts)
         options = read_options(self._parts, caller, {})
         _require(options, write=True)
+        for name in [*await read_object(self._parts), *(name for name, values in request.args.lists() if values[1:])]:
+            raise InvalidRequest(f"{name[:100]} must stand in the query, once.", field=name[:100])
         require_filter(request.args, options, besides=("dry_run",))
         wanted = read_filter(request.args, options)
         dry_run = read_switch(request.args.get("dry_run"), "dry_run") is True
@@ -191,12 +184,12 @@ class _MemoriesApi:
             raise InvalidRequest("Send either request_id or since.", field="request_id")
         if request_id is not None and (not isinstance(request_id, str) or not request_id):
             raise InvalidRequest("request_id must be a non-empty string.", field="request_id")
+        require_milliseconds(since, "since")
         since_ms = parse_time(since, "since", options.time_zone)
         if request_id is None and since_ms is None:
             raise InvalidRequest("since must not be empty.", field="since")
-        if not isinstance(body.get("dry_run"), bool | None):
-            raise InvalidRequest("dry_run must be true or false.", field="dry_run")
-        dry_run = body.get("dry_run") is True or read_switch(request.args.get("dry_run"), "dry_run") is True
+        dry_run = read_flag(body.get("dry_run"), "dry_run")
+        dry_run = dry_run or read_switch(request.args.get("dry_run"), "dry_run") is True
         seen = None if options.scope.whole_vault else options.session_id
         wanted = MemoryFilter(session_id=seen, request_id=request_id, stored_since_ms=since_ms)
         return await self._forget(caller, options, wanted, dry_run=dry_run, by="undo")
@@ -213,13 +206,16 @@ class _MemoriesApi:
                 message = ForgetMatching(
                     wanted, counts_only=dry_run, after_seq=part.after_seq, last_seq=part.last_seq or None
                 )
-                part = await self._parts.supervisor.ask(caller.principal.vault, message, timeout_s=COMMIT_TIMEOUT_S)
+                await trio.lowlevel.checkpoint_if_cancelled()  # between two parts the client may give up
+                with to_the_end():
+                    part = await self._ask(caller, message, timeout_s=COMMIT_TIMEOUT_S)
                 matched += part.count
         finally:
             if not dry_run:
                 self._parts.recaller.forget_blocks(caller.principal.vault)
-        if matched and not dry_run:
-            await audit_memories(self._parts, caller, "memories.deleted", memories=matched, by=by)
+                if matched:
+                    with to_the_end():
+                        await audit_memories(self._parts, caller, "memories.deleted", memories=matched, by=by)
         return json_response({"deleted": 0 if dry_run else matched, "matched": matched, "dry_run": dry_run})
 
     async def _ask(self, caller: Caller, message: AboutMemories, *, timeout_s: float) -> Any:
@@ -228,17 +224,6 @@ class _MemoriesApi:
     def _shown(self, listed: Listed, status: int = 200) -> Response:
         memory: Memory = listed.memories[0]
         return json_response(memory_item(memory, pending=memory.seq in listed.pending, whole=True), status)
-
-
-def _number_of(public_id: str) -> int:
-    """
-    Raises:
-        NotFound: no memory has such an id.
-    """
-    number = memory_number(public_id)
-    if number is None:
-        raise NotFound("There is no such memory.", hint="Ids look like mem_7.")
-    return number
 
 
 def _options_of(body: dict[str, Any]) -> dict[str, Any]:

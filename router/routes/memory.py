@@ -8,23 +8,22 @@ from typing import Any
 from quart import Blueprint, Response, request
 
 from actors.choosing_embedders import choose_embedder, embedder_of
-from actors.inbox_lag import weigh
 from models.errors import Forbidden, InvalidRequest
-from models.memory import Exchange, Message, Role, charged_to
-from models.messages import Barrier, Explanation, Forget, Forgotten, Hit, Stats, VaultStats
-from models.times import format_time
-from router.auditing import actor_of, audit_memories
+from models.memory import Exchange, Message, Role
+from models.messages import Barrier, Forget, Forgotten, Hit, Stats, VaultStats
+from router.auditing import actor_of, audit_memories, to_the_end
 from router.auth import Caller
 from router.components import Components
 from router.conversations import read_messages, turns_of
+from router.memory_answers import prepared, search_item, stats_body, stored_body
 from router.memory_ids import MEMORY_IDS, ids_header
-from router.memory_items import memory_fields
 from router.memory_queries import deleted_session
-from router.options import MemoryOptions, whole_number
+from router.options import MemoryOptions
 from router.questions import asked_of
-from router.recalling import NOTHING, Recollection
+from router.recalling import NOTHING
 from router.remembering import MODEL_CHARACTERS_MAX
 from router.request_ids import current_request_id
+from router.request_values import read_flag, whole_number
 from router.requests import (
     current_usage,
     json_response,
@@ -35,11 +34,11 @@ from router.requests import (
     read_options,
     request_headers,
 )
+from router.storing import COMMIT_TIMEOUT_S, hand_over
 from router.uploads import ROOM_TIMEOUT_S, exchanges_of, parse_lines
 
 SEARCH_LIMIT_DEFAULT = 10
 SEARCH_LIMIT_MAX = 1_000
-COMMIT_TIMEOUT_S = 30.0
 APPLY_TIMEOUT_S = 120.0
 QUERY_CHARACTERS_MAX = 20_000
 TEXT_OVERHEAD_CHARACTERS = 200
@@ -121,9 +120,7 @@ class _MemoryApi:
             model=model and model[:MODEL_CHARACTERS_MAX],
             request_id=current_request_id(),
         )
-        room = await self._parts.quota.reserve(caller.principal, messages, source="ingest", now_ms=now_ms)
-        with room, await self._parts.supervisor.pin(vault, weigh([exchange])) as pin:
-            receipt = pin.submit([charged_to(caller.principal, exchange)])
+        async with hand_over(self._parts, caller.principal, [exchange]) as receipt:
             await receipt.wait_durable(timeout_s=COMMIT_TIMEOUT_S)
 
     async def _ingested(self, messages: list[Message], *, accepted: bool) -> dict[str, Any]:
@@ -176,47 +173,35 @@ class _MemoryApi:
         options = read_options(self._parts, caller, {})
         if not options.access.write:
             raise Forbidden("This key or request may not write.", hint="Send the key without :read or :off.")
+        messages = await self._uploaded(options)
+        now_ms = self._parts.now_ms()
+        exchanges = exchanges_of(messages, now_ms=now_ms, request_id=current_request_id())
+        await self._choose_embedder(caller, options)
+        async with hand_over(self._parts, caller.principal, exchanges, wait_room_s=ROOM_TIMEOUT_S) as receipt:
+            applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
+        answer = stored_body(
+            applied,
+            items=len(messages),
+            tokens=await self._count_tokens(messages),
+            key=caller.principal.shown,
+            session_id=options.session_id,
+        )
+        return json_response(answer, headers=await self._model_headers(caller, options))
+
+    async def _uploaded(self, options: MemoryOptions) -> list[Message]:
+        """The lines of the current request's body."""
         body = await read_body(self._parts)
         if not body.strip():
             raise InvalidRequest("Empty request body.", field="body", hint="Send one JSON object a line.")
-        limits = self._parts.settings.memory
-        messages = await offload(
+        return await offload(
             self._parts,
             len(body),
             parse_lines,
             body,
             session_id=options.session_id,
-            limits=limits,
+            limits=self._parts.settings.memory,
             depth_max=self._parts.settings.limits.json_depth_max,
         )
-        now_ms = self._parts.now_ms()
-        exchanges = exchanges_of(messages, now_ms=now_ms, request_id=current_request_id())
-        await self._choose_embedder(caller, options)
-        vault, weight = caller.principal.vault, weigh(exchanges)
-        room = await self._parts.quota.reserve(caller.principal, messages, source="upload", now_ms=now_ms)
-        with room, await self._parts.supervisor.pin(vault, weight, wait_room_s=ROOM_TIMEOUT_S) as pin:
-            receipt = pin.submit([charged_to(caller.principal, exchange) for exchange in exchanges])
-            applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
-        stats = {
-            "inputItems": len(messages),
-            "inputTokens": await self._count_tokens(messages),
-            "chunks": applied.chunks,
-            "stored": applied.stored,
-            "duplicates": applied.duplicates,
-            "failed": 0,
-            "total": len(messages),
-            "processed": len(messages),
-        }
-        answer = {
-            "status": "complete",
-            "memoryKey": caller.principal.shown,
-            "vault": "session" if options.session_id else "core",
-            "stats": stats,
-            "message": f"Stored {applied.stored} memories.",
-        }
-        if options.session_id:
-            answer["sessionId"] = options.session_id
-        return json_response(answer, headers=await self._model_headers(caller, options))
 
     async def stats(self) -> Response:
         """The vault, or one session of it, in numbers: the union of the three published shapes."""
@@ -256,7 +241,8 @@ class _MemoryApi:
         reset = request.args.get("reset", "").lower() == "true"
         session_id = deleted_session(request_headers(), request.args, body)
         cleared = session_id is not None
-        await self._forget(caller, options, session_id, reset=reset)
+        with to_the_end():
+            await self._forget(caller, options, session_id, reset=reset)
         return json_response(
             {
                 "key": caller.principal.shown,
@@ -307,87 +293,6 @@ class _MemoryApi:
         caller = await read_caller(self._parts)
         body = await read_object(self._parts)
         return caller, body, read_options(self._parts, caller, body)
-
-
-def prepared(recollection: Recollection, *, billed: int, total_ms: float) -> dict[str, Any]:
-    """The answer of prepare."""
-    return {
-        "context": recollection.context,
-        "memories_found": recollection.chunks,
-        "memory_ids": recollection.ids,
-        "memory_tokens": recollection.tokens,
-        "retrieval_tokens": recollection.tokens,
-        "tokens_billed": billed,
-        "metrics": {"total_ms": total_ms, "embedding_ms": round(recollection.embedding_ms, 2)},
-    }
-
-
-def search_item(hit: Hit) -> dict[str, Any]:
-    """One item of a search (design section 12)."""
-    item = {**memory_fields(hit.memory), "matched": hit.matched, "score": round(hit.score, 4)}
-    if hit.explanation is not None:
-        item["explanation"] = explanation_body(hit.explanation)
-    return item
-
-
-def explanation_body(explanation: Explanation) -> dict[str, Any]:
-    """What placed a memory; rounded to what a reader can use."""
-    return {
-        "features": {name: round(value, 4) for name, value in explanation.features.items()},
-        "weights": {name: round(value, 4) for name, value in explanation.weights.items()},
-        "relevance": round(explanation.relevance, 4),
-        "rank": explanation.rank,
-    }
-
-
-def read_flag(value: Any, name: str) -> bool:
-    """A switch of a body that is off unless it is true.
-
-    Raises:
-        InvalidRequest: neither true, false nor null.
-    """
-    if value is not None and not isinstance(value, bool):
-        raise InvalidRequest(f"{name} must be true or false.", field=name)
-    return value is True
-
-
-def stats_body(counted: VaultStats, *, key: str) -> dict[str, Any]:
-    """The superset of the published shapes; `key` is the part of it that may be shown."""
-    oldest, newest = (None if at is None else format_time(at) for at in (counted.oldest_ms, counted.newest_ms))
-    return {
-        "key": key,
-        "memories": counted.memories,
-        "pending": counted.pending,
-        "chunks": counted.chunks,
-        "sessions": counted.sessions,
-        "stored": counted.memories,
-        "duplicates": counted.duplicates,
-        "flagged": counted.flagged,
-        "total_tokens": counted.tokens,
-        "totalTokens": counted.tokens,
-        "totalVectors": counted.chunks,
-        "vectorCount": counted.chunks,
-        "hotVectors": counted.chunks,
-        "dims": counted.dims,
-        "embedding": {
-            "model": counted.embedder,
-            "model_id": counted.model_id or None,
-            "pending": counted.pending,
-            "total": counted.memories,
-            "progress": round(1 - counted.pending / counted.memories, 4) if counted.memories else 1.0,
-        },
-        "storage": "sqlite",
-        "oldestItem": counted.oldest_ms,
-        "newestItem": counted.newest_ms,
-        "oldest": oldest,
-        "newest": newest,
-        "oldestMemory": oldest,
-        "newestMemory": newest,
-        "createdAt": counted.created_ms,
-        "lastAccess": counted.newest_ms or counted.created_ms,
-        "kronos_config": None,
-        "index": counted.index,
-    }
 
 
 def _since(began_s: float) -> float:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from router.auditing import actor_of
-from router.auth import Caller
 from router.components import Components
 from router.provider_keys import ProviderKeys
-from router.requests import json_response, read_caller, read_object
+from router.requests import json_response, read_object, read_owner
 
 
 def provider_routes(components: Components) -> Blueprint:
@@ -35,34 +34,28 @@ class _ProvidersApi:
             components.settings.providers.by_name, components.store, components.upstream, now_ms=components.now_ms
         )
 
-    async def _owner(self) -> Caller:
-        caller = await read_caller(self._parts)
-        caller.require_unsuffixed()
-        caller.require_account()
-        return caller
-
     async def list_providers(self) -> Response:
         """Every provider, and where the key for it comes from."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.list(caller.principal.account_number))
 
     async def get_key(self, name: str) -> Response:
         """What is stored: never the key itself."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.get(caller.principal.account_number, name))
 
     async def put_key(self, name: str) -> Response:
         """Store a key for all requests of the account."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         body = await read_object(self._parts)
         return json_response(await self._keys.put(caller.principal.account_number, name, body, by=actor_of(caller)))
 
     async def delete_key(self, name: str) -> Response:
         """Shred it."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.delete(caller.principal.account_number, name, by=actor_of(caller)))
 
     async def check_key(self, name: str) -> Response:
         """Ask the provider whether it takes the key that counts."""
-        caller = await self._owner()
+        caller = await read_owner(self._parts)
         return json_response(await self._keys.check(caller.principal.account_number, name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from quart import Blueprint, Response
@@ -18,7 +17,7 @@ from router.model_listing import ModelListing
 from router.observe import METRICS_CONTENT_TYPE
 from router.openapi import openapi_json
 from router.provider_keys import find_stored_keys
-from router.requests import json_response, read_caller
+from router.requests import json_response, read_caller, read_owner
 
 
 def system_routes(components: Components) -> Blueprint:
@@ -69,8 +68,12 @@ class _SystemApi:
 
     async def health(self) -> Response:
         """The hosted product's health shape."""
-        now = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        body = {"status": "healthy", "timestamp": now, "environment": "self-hosted", "storage": "sqlite"}
+        body = {
+            "status": "healthy",
+            "timestamp": format_time(self._parts.now_ms()),
+            "environment": "self-hosted",
+            "storage": "sqlite",
+        }
         return json_response({**body, "version": VERSION})
 
     async def metrics(self) -> Response:
@@ -78,9 +81,7 @@ class _SystemApi:
         settings = self._parts.settings
         access = settings.metrics.access
         if access == "account" or (access == "auto" and not is_loopback(settings.server.host)):
-            caller = await read_caller(self._parts)
-            caller.require_unsuffixed()
-            caller.require_account()
+            await read_owner(self._parts)
         return Response(self._parts.metrics.render(), content_type=METRICS_CONTENT_TYPE)
 
     async def openapi(self) -> Response:

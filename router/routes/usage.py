@@ -16,6 +16,7 @@ from models.times import format_time
 from models.usage import NUMBERS, UsageCount, sum_up
 from router.auth import Caller
 from router.components import Components
+from router.public_ids import public_id
 from router.requests import current_usage, json_response, read_caller
 
 DAYS_DEFAULT = 30
@@ -209,8 +210,8 @@ def usage_body(
     total = _sum_of(counts)
     return {
         "key": shown,
-        "account": f"acct_{account_number}",
-        "key_id": None if key_number is None else key_id(key_number),
+        "account": public_id("acct", account_number),
+        "key_id": None if key_number is None else public_id("key", key_number),
         "period": period.body(),
         "daily": [
             {"date": (_EPOCH + timedelta(days=day)).isoformat(), **_published(sums)}
@@ -220,14 +221,9 @@ def usage_body(
         **{f"total_{name}": number for name, number in total.items() if name != "latency_ms_sum"},
         "total_memory_tokens": total["tokens_retrieved"],
         "by_model": dict(_grouped(counts, lambda count: count.model or NO_MODEL)),
-        "by_key": dict(_grouped(counts, lambda count: key_id(count.key_number))),
+        "by_key": dict(_grouped(counts, lambda count: public_id("key", count.key_number))),
         "billing_multiplier": billing_multiplier,
     }
-
-
-def key_id(number: int) -> str:
-    """The public id of a key."""
-    return f"key_{number}"
 
 
 def csv_of(counts: Iterable[UsageCount]) -> str:
@@ -236,7 +232,7 @@ def csv_of(counts: Iterable[UsageCount]) -> str:
     for count in sum_up(counts):
         day = (_EPOCH + timedelta(days=count.day)).isoformat()
         numbers = (str(getattr(count, name)) for name in _CSV_NAMES)
-        lines.append(",".join((day, key_id(count.key_number), count.model or NO_MODEL, *numbers)))
+        lines.append(",".join((day, public_id("key", count.key_number), count.model or NO_MODEL, *numbers)))
     return "\r\n".join(lines) + "\r\n"
 
 

@@ -18,7 +18,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.embedder import Embedder, open_embedder
-from actors.metering import Meter
+from actors.metering import MemoryMeter
 from actors.store.protocol import Materialisation, VaultImage
 from actors.supervisor import Supervisor, open_supervisor
 from actors.vault_actor import VaultLimits
@@ -158,6 +158,13 @@ class House:
         return (mailbox.reserved, mailbox.waiting, mailbox._places.value) == (0, 0, mailbox._messages_max)
 
 
+def segments_are_saved(supervisor: Supervisor, vault: VaultRef) -> bool:
+    """Whether the index of a live vault is on the disk as it is now, and no segment that is no part of it any more."""
+    actor = supervisor._entries[vault.number].actor
+    keeper = actor._keeper if actor is not None else None
+    return keeper is not None and bool(keeper._kept) and not (keeper._saving or keeper._kept_changed)
+
+
 @asynccontextmanager
 async def open_house(
     disk: MemoryDisk | None = None,
@@ -166,7 +173,7 @@ async def open_house(
     gate: Gate | None = None,
     drain_timeout_s: float = 5.0,
     limits: VaultLimits | None = None,
-    meter: Meter | None = None,
+    meter: MemoryMeter | None = None,
     **settings: Any,
 ) -> AsyncIterator[House]:
     """A running house; keyword arguments beyond the named ones are `VaultSettings`.

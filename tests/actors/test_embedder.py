@@ -10,7 +10,8 @@ import trio
 from numpy.typing import NDArray
 from trio.testing import wait_all_tasks_blocked
 
-from actors.embedder import BATCH_CHARACTERS_MAX, Embedder, Lane, open_embedder
+from actors.embedder import Embedder, Lane, open_embedder
+from actors.embedding_source import BATCH_CHARACTERS_MAX
 from models.errors import Overloaded
 from tests.actors.house import Gate
 from tests.fakes.embedding import HashEmbedding

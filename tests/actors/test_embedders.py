@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from trio.testing import MockClock
 
 from actors.choosing_embedders import choose_embedder, embedder_of
-from actors.embedder import BatchLimits, Embedder, EmbedderUnavailable, Encode, LocalSource
+from actors.embedder import Embedder
 from actors.embedders import open_embedders
+from actors.embedding_source import BatchLimits, EmbedderUnavailable, Encode, LocalSource
 from actors.supervisor import open_supervisor
 from actors.text_embedding import EMBED_CHUNKS_MAX
 from actors.vault_actor import VaultLimits

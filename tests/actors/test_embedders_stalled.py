@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.embedder import Embedder, EmbedderUnavailable, LocalSource
+from actors.embedder import Embedder
+from actors.embedding_source import EmbedderUnavailable, LocalSource
 from models.embedding import ForeignModel
 from tests.actors.house import run_inline
 from tests.actors.test_embedders import (

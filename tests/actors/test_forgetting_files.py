@@ -39,6 +39,7 @@ from models.messages import (
 from models.selection import MemoryFilter
 from models.settings import VaultSettings
 from models.store_settings import StoreSettings
+from tests.actors.house import segments_are_saved
 from tests.fakes.embedding import HashEmbedding
 from tests.patience import PATIENCE_S
 
@@ -96,8 +97,8 @@ class House:
         await self.wait_until(
             lambda stats: (
                 not stats.index["building"]
-                and len(files := segment_files(data_dir)) == stats.index["segments"]
-                and not any(path.suffix == ".new" for path in files)
+                and segments_are_saved(self._supervisor, self.vault)
+                and len(segment_files(data_dir)) == stats.index["segments"]
             )
         )
 

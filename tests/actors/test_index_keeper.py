@@ -22,6 +22,7 @@ from models.memory import Exchange, ImportedVectors, Message
 from models.messages import Built, Found, Page, Paged, Scope, Search, Stats, VaultStats
 from models.settings import VaultSettings
 from models.store_settings import StoreSettings
+from tests.actors.house import segments_are_saved
 from tests.fakes.embedding import HashEmbedding
 from tests.patience import PATIENCE_S
 
@@ -78,12 +79,13 @@ async def open_house(data_dir: Path) -> AsyncIterator[House]:
 
 
 def snapshots(data_dir: Path) -> list[Path]:
-    return [path for path in (data_dir / "snap").rglob("*") if path.is_file()]
+    """Files of segments."""
+    return [path for path in (data_dir / "snap").rglob("*.*") if path.is_file()]
 
 
-async def wait_saved(data_dir: Path, house: House) -> None:
+async def wait_saved(house: House) -> None:
     with trio.fail_after(PATIENCE_S):
-        while not snapshots(data_dir):
+        while not segments_are_saved(house._supervisor, house._vault):
             await house.stats()
 
 
@@ -166,6 +168,25 @@ async def test_what_was_asked_for_before_it_ran_is_done_when_it_runs(tmp_path: P
             assert len(snapshots(tmp_path)) == 1
 
 
+async def test_a_segment_that_could_not_be_written_is_written_with_the_next_change(tmp_path: Path) -> None:
+    segment = one_job().run()
+    assert segment is not None
+    segment.number = 1
+    async with a_keeper(tmp_path) as (keeper, _), keeper.running():
+        folder = tmp_path / "snap"
+        moved = folder.rename(tmp_path / "moved") if folder.exists() else None
+        folder.write_bytes(b"in the way")
+        keeper.keep_nowait([segment])
+        await wait_idle(keeper)
+        assert not segment.saved
+        folder.unlink()
+        if moved is not None:
+            moved.rename(folder)
+        keeper.keep_nowait([segment])
+        await wait_idle(keeper)
+        assert len(snapshots(tmp_path)) == 1
+
+
 async def test_a_large_vault_is_sealed_and_answers_the_same(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await fill(house)
@@ -188,7 +209,7 @@ async def test_the_log_says_when_a_build_begins_and_ends_and_how_large_it_is(
 async def test_segments_come_back_from_the_disk(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await fill(house)
-        await wait_saved(tmp_path, house)
+        await wait_saved(house)
     async with open_house(tmp_path) as house:
         assert (await house.stats()).index["sealed"] > 0
         assert await house.best(TEXTS[3]) == TEXTS[3]
@@ -198,7 +219,7 @@ async def test_segments_come_back_from_the_disk(tmp_path: Path) -> None:
 async def test_a_damaged_snapshot_costs_a_rebuild_and_nothing_else(tmp_path: Path, damage: str) -> None:
     async with open_house(tmp_path) as house:
         await fill(house)
-        await wait_saved(tmp_path, house)
+        await wait_saved(house)
     for path in snapshots(tmp_path):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1

@@ -10,12 +10,13 @@ from msgspec import UNSET
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors import single_memories
-from actors.retention import DAY_MS, FIRST_SWEEP_S, SWEEP_INTERVAL_S, delete_expired, sweep
+from actors.retention import FIRST_SWEEP_S, SWEEP_INTERVAL_S, delete_expired, sweep
 from models.accounts import OPERATOR, AccountChange
 from models.errors import StoreUnavailable
 from models.ids import VaultRef
 from models.memory import Message
 from models.messages import ChangeMemory, MemoryChange
+from models.times import DAY_MS
 from tests.actors.house import NOW_MS, House, exchange, open_house
 
 NAMES = ("old", "recent")

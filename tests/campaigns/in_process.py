@@ -17,11 +17,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from models.ids import VaultRef, hash_key, mint_key
 from models.provider_settings import ProviderSettings, Secret
-from router.app import create_app
-from router.early_replies import ReplyAfterRequest
-from router.request_ids import WithRequestId
-from router.service import assemble
-from router.streaming import CloseWithRequest
+from router.service import application, assemble
 from router.upstream import Upstream, open_upstream
 from tests.actors.house import NOW_MS, House, open_house
 from tests.fakes.provider import FakeProvider
@@ -141,7 +137,7 @@ class Building:
             upstream,
             usage=None,
         )
-        self._app = WithRequestId(CloseWithRequest(ReplyAfterRequest(create_app(parts))))
+        self._app = application(parts)
         self._tasks = 0
 
     async def new_key(self) -> tuple[str, VaultRef]:

@@ -18,11 +18,7 @@ from actors.store.sqlite import open_store
 from actors.supervisor import open_supervisor
 from router import service
 from router.admin import create_account
-from router.app import create_app
-from router.early_replies import ReplyAfterRequest
-from router.request_ids import WithRequestId
 from router.server import BoundAddress, serve_app
-from router.streaming import CloseWithRequest
 from router.upstream import open_upstream
 from tests.fakes.embedding import HashEmbedding
 from tests.running import Client, open_http, settings_for
@@ -74,7 +70,7 @@ async def open_clocked(data_dir: Path, clock: WallClock) -> AsyncIterator[Client
             key_file.write_text(announced)
         components = service.assemble(settings, store, embedder, supervisor, upstream, usage=None)
         components.now_ms = clock.read
-        app = WithRequestId(CloseWithRequest(ReplyAfterRequest(create_app(components))))
+        app = service.application(components)
 
         async def serve(task_status: trio.TaskStatus[BoundAddress]) -> None:
             await serve_app(app, settings.server, shutdown_trigger=trio.sleep_forever, task_status=task_status)

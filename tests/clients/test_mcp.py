@@ -1,4 +1,4 @@
-"""The official MCP clients for Python and TypeScript, the Inspector and the conformance suite against a whole server."""
+"""The official MCP clients for Python and TypeScript, the Inspector and the conformance suite, on a whole server."""
 
 from __future__ import annotations
 

@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
+from actors.store.sqlite import open_store
 from models.errors import SetupError, StoreUnavailable
+from models.store_settings import StoreSettings
 from models.version import VERSION
 from router.cli import run_program
 from tests.patience import PATIENCE_S
@@ -99,6 +102,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     assert run_program(arguments) == 2
     assert words in error_line(capsys)
+
+
+def test_a_wrong_directory_does_not_become_a_data_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data").mkdir()
+    for arguments in (["keys", "list"], ["audit"], ["export", "--vault", "1", "--output", "x"]):
+        assert run_program(arguments) == 2, arguments
+        assert "no data directory" in error_line(capsys)
+    assert not list(Path("data").iterdir())
 
 
 def test_a_mistake_in_config_or_environment_is_one_line_and_exit_code_2(
@@ -199,8 +210,11 @@ def test_a_lost_account_key_is_replaced(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_directory_without_an_account_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("data").mkdir()
+    async def open_and_close() -> None:
+        async with open_store(Path("data"), settings=StoreSettings()):
+            pass
 
+    trio.run(open_and_close)
     assert run_program(["keys", "create", "user:42"]) == 2
     assert "there is no account yet. Run `memoryrouter init`" in error_line(capsys)
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import trio
 
-from actors.embedder import Embedder, EmbedderUnavailable
+from actors.embedder import Embedder
+from actors.embedding_source import EmbedderUnavailable
 from models.embedder_settings import EmbedderSettings
 from router.embedding_endpoint import DOWN_FIRST_S, PROBE, EndpointSource, TextsRefused
 from tests.fakes.embedding import HashEmbedding

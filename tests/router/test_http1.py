@@ -84,6 +84,14 @@ async def test_a_head_that_is_too_long_names_its_setting() -> None:
     assert "server.header_max_bytes" in msgspec.json.decode(body)["hint"]
 
 
+async def test_a_head_that_is_too_long_is_refused_also_when_it_comes_in_one_piece() -> None:
+    """Before anything is known to be missing, nothing is too long for h11."""
+    head = b"GET / HTTP/1.1\r\n" + HOST + b"Large: " + b"x" * SETTINGS.header_max_bytes + b"\r\n\r\n"
+    status, _, _ = await answer_to(head)
+
+    assert status == 431
+
+
 async def test_a_refused_head_request_has_no_body() -> None:
     """The client would take it for the next answer."""
     async with running() as server, await server.connect() as stream:

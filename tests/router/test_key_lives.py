@@ -242,3 +242,26 @@ async def test_a_vault_is_shredded_while_it_is_written_to(tmp_path: Path) -> Non
         assert set(statuses) <= {202, 401, 404, 503}, statuses
         assert await status_of(other) == 401
         assert (await call(server, "GET", f"/v1/vaults/{created['vault_id']}")).status_code == 404
+
+
+async def test_a_rotated_key_that_ends_before_its_grace_period_says_so(tmp_path: Path) -> None:
+    async with open_server(tmp_path / "data") as server:
+        _, created = await mint(server, name="user", expires_at="2999-01-01")
+        rotated = await done(server, "POST", f"/v1/keys/{created['id']}/rotate", {"grace_s": 30 * 86_400}, status=201)
+        assert rotated["expires_at"] == created["expires_at"]
+        old = await done(server, "GET", f"/v1/keys/{created['id']}")
+        assert rotated["replaces"] == {"id": created["id"], "valid_until": old["expires_at"]}
+        _, ending = await mint(server, name="user", expires_at=int(time.time() * 1000) + 1_000_000)
+        rotated = await done(server, "POST", f"/v1/keys/{ending['id']}/rotate", {"grace_s": 30 * 86_400}, status=201)
+        assert rotated["replaces"]["valid_until"] == ending["expires_at"]
+
+
+async def test_an_account_key_is_given_neither_an_end_nor_limits(tmp_path: Path) -> None:
+    """The account would have no key from then on."""
+    async with open_server(tmp_path / "data") as server:
+        await mint(server, name="second", kind="account")
+        for body in ({"expires_at": "2999-01-01"}, {"limits": {"requests_per_minute": 1}}):
+            for key in ("key_1", "key_2"):
+                await done(server, "PATCH", f"/v1/keys/{key}", body, status=409)
+        same = {"expires_at": None, "limits": {"requests_per_minute": None}, "name": "renamed"}
+        assert (await done(server, "PATCH", "/v1/keys/key_1", same))["name"] == "renamed"

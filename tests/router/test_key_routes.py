@@ -129,6 +129,7 @@ async def test_a_further_account_key_may_do_all_of_it(tmp_path: Path) -> None:
         ({"limits": {"memories_max": -1}}, "limits.memories_max"),
         ({"kind": "account", "vault_id": "vault_1"}, "vault_id"),
         ({"kind": "account", "limits": {"memories_max": 1}}, "limits"),
+        ({"kind": "account", "expires_at": "2999-01-01"}, "expires_at"),
     ],
 )
 async def test_a_wrong_field_of_a_new_key_is_named_and_no_key_is_made(
@@ -139,6 +140,15 @@ async def test_a_wrong_field_of_a_new_key_is_named_and_no_key_is_made(
         answer = await call(server, "POST", "/v1/keys", body)
         assert (answer.status_code, answer.json()["field"]) == (400, field)
         assert len((await done(server, "GET", "/v1/keys"))["keys"]) == 1
+
+
+async def test_a_key_that_a_user_key_mints_may_do_no_more_than_that(tmp_path: Path) -> None:
+    """The same limits and the same end."""
+    async with open_server(tmp_path / "data", settings_for(keys=KeySettings(any_key_mints=True))) as server:
+        limits = {"requests_per_minute": 60, "memories_max": 5}
+        bound, one = await mint(server, name="bound", limits=limits, expires_at="2999-01-01")
+        _, other = await mint(bound, name="further", limits={"memories_max": 0}, expires_at=None)
+        assert (other["limits"], other["expires_at"]) == (one["limits"], one["expires_at"])
 
 
 async def test_where_any_key_mints_a_user_key_makes_plain_keys_of_its_account(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ async def test_a_deletion_by_filter_deletes_that_and_counts_before(tmp_path: Pat
 
 
 NO_FILTERS = [
-        ("", "filter"), ("?dry_run=true", "filter"), ("?session_id=", "filter"), ("?sesion_id=s", "sesion_id"),
+        ("", "filter"), ("?dry_run=true", "filter"), ("?session_id=", "session_id"), ("?sesion_id=s", "sesion_id"),
         ("?role=user&limit=1", "limit"), ("?role=user&dry_run=perhaps", "dry_run"),
 ]  # fmt: skip
 

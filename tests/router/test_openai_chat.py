@@ -200,7 +200,7 @@ def test_lone_surrogates_pass_and_read_as_replacement_characters() -> None:
         (b'{"model":"m","messages":[{"role":"user","content":7}]}', "messages[0].content"),
         (b'{"model":"m","messages":[{"role":"user","content":{}}]}', "messages[0].content"),
         (b'{"model":"m","stream":"yes","messages":[{"role":"user","content":"x"}]}', "stream"),
-        (b'{"model":"m","messages":[{"role":"user","content":' + b"[" * 1000 + b"]" * 1000 + b"}]}", None),
+        (b'{"model":"m","messages":[{"role":"user","content":' + b"[" * 1000 + b"]" * 1000 + b"}]}", "body"),
     ],
 )
 def test_bad_requests_name_their_field(body: bytes, field: str | None) -> None:

@@ -7,15 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from models.errors import InvalidRequest
 from models.ids import Access
 from models.memory_settings import SessionSettings
 from models.messages import Scope
 from models.settings import ProxySettings, Settings
-from router.options import MemoryOptions, resolve_options, whole_number
+from router.options import MemoryOptions, resolve_options
 
 READ, WRITE, OFF = Access(write=False), Access(read=False), Access(read=False, write=False)
 BOUNDS = {"on": Access(), "read": READ, "write": WRITE, "off": OFF}
@@ -234,14 +232,3 @@ def test_times_are_shown_in_the_zone_of_the_caller() -> None:
     """UTC unless the request or the settings say otherwise."""
     assert str(resolve().time_zone) == "UTC"
     assert str(resolve(headers={"x-timezone": "Europe/Vienna"}).time_zone) == "Europe/Vienna"
-
-
-@given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers(), max_size=2)))
-def test_whole_number_takes_numbers_within_bounds_and_refuses_everything_else(value: Any) -> None:
-    """Never with another error."""
-    try:
-        number = whole_number(value, "n", -5, 1000)
-    except InvalidRequest:
-        return
-    assert -5 <= number <= 1000
-    assert number == int(value)

@@ -11,7 +11,8 @@ import trio
 from numpy.typing import NDArray
 from trio.testing import MockClock
 
-from actors.embedder import BatchLimits, Embedder, EmbedderUnavailable, Encode
+from actors.embedder import Embedder
+from actors.embedding_source import BatchLimits, EmbedderUnavailable, Encode
 from models.ids import Access
 from models.messages import Scope
 from router.options import MemoryOptions

@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 from actors.store.committer import Committer, open_committer
+from actors.store.connections import close, open_writer
 from actors.store.tickets import Batch, Ticket
 from models.errors import StorageFull, StoreUnavailable
 from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert
@@ -159,3 +160,16 @@ def holding_reader(path: Path) -> apsw.Connection:
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM inbox").fetchall()
     return reader
+
+
+def test_a_new_file_is_for_its_owner_alone(path: Path) -> None:
+    """Its WAL too, wherever the data directory lies: names of keys and accounts are not sealed."""
+    new = path.with_name("new.db")
+    connection = open_writer(new)
+    try:
+        connection.execute("CREATE TABLE t (x)")
+        files = list(new.parent.glob("new.db*"))
+        assert len(files) > 1
+        assert [file.stat().st_mode & 0o077 for file in files] == [0] * len(files)
+    finally:
+        close(connection)

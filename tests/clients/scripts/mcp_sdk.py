@@ -1,4 +1,4 @@
-"""The official MCP client for Python, in both of its generations: every tool, resources, and errors as it tells them."""
+"""The official MCP client for Python, both of its generations: every tool, resources, and errors as it tells them."""
 
 from __future__ import annotations
 

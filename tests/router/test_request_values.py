@@ -1,8 +1,9 @@
-"""Filters, times, cursors and changes as requests write them."""
+"""Whole numbers, times and switches as requests write them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -10,31 +11,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InvalidRequest
-from router.memory_queries import decode_cursor, encode_cursor, parse_time
+from router.request_values import parse_time, read_flag, read_switch, whole_number
 
 VIENNA = ZoneInfo("Europe/Vienna")
 
 
-@given(st.integers(0, 2**53 - 1), st.integers(1, 2**32 - 1))
-def test_a_cursor_comes_back_as_the_place_it_was(timestamp_ms: int, number: int) -> None:
-    cursor = encode_cursor((timestamp_ms, number))
-    assert cursor is not None
-    assert decode_cursor(cursor) == (timestamp_ms, number)
-    assert "=" not in cursor
-
-
-@given(st.text(max_size=30))
-def test_any_text_is_a_cursor_or_refused(text: str) -> None:
+@given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers(), max_size=2)))
+def test_whole_number_takes_numbers_within_bounds_and_refuses_everything_else(value: Any) -> None:
+    """Never with another error."""
     try:
-        place = decode_cursor(text)
+        number = whole_number(value, "n", -5, 1000)
     except InvalidRequest:
         return
-    assert place is None or len(place) == 2
+    assert -5 <= number <= 1000
+    assert number == int(value)
 
 
-def test_no_place_is_no_cursor() -> None:
-    assert encode_cursor(None) is None
-    assert decode_cursor(None) is decode_cursor("") is None
+@pytest.mark.parametrize(("text", "switch"), [("true", True), ("1", True), ("False", False), ("0", False), ("", None)])
+def test_a_switch_of_a_query_is_on_or_off_or_not_there(text: str, switch: bool | None) -> None:
+    """In any case; None stands for what nobody said."""
+    assert read_switch(text, "flagged") is switch
+    assert read_switch(None, "flagged") is None
+
+
+def test_what_is_neither_on_nor_off_is_refused_by_its_name() -> None:
+    """A mistyped dry run must not become a deletion."""
+    with pytest.raises(InvalidRequest) as refused:
+        read_switch("yse", "dry_run")
+    assert refused.value.field == "dry_run"
+    with pytest.raises(InvalidRequest) as refused:
+        read_flag("true", "dry_run")
+    assert refused.value.field == "dry_run"
+    assert (read_flag(True, "dry_run"), read_flag(False, "dry_run"), read_flag(None, "dry_run")) == (True, False, False)
 
 
 @given(st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)))

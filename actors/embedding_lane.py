@@ -1,0 +1,133 @@
+"""One lane of an embedder: requests that wait for their vectors, and the tasks that embed them in micro-batches.
+
+Batching is natural: whatever has queued up while the last batch ran forms the next one; no timer adds latency.
+Owns the queue and its bound. Must never let one request meet the error of another's texts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import outcome
+import trio
+from numpy.typing import NDArray
+
+from actors.embedding_source import BatchLimits, EmbedderUnavailable, Encode
+from models.errors import Overloaded
+
+
+class _Request:
+    __slots__ = ("done", "result", "texts")
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+        self.done = trio.Event()
+        self.result: outcome.Outcome[NDArray[np.float32]] | None = None
+
+    def succeed(self, vectors: NDArray[np.float32]) -> None:
+        self.result = outcome.Value(vectors)
+        self.done.set()
+
+    def fail(self, error: Exception) -> None:
+        self.result = outcome.Error(error)
+        self.done.set()
+
+
+class LaneQueue:
+    """The waiting requests of one lane, and the tasks that serve them."""
+
+    def __init__(self, encode: Encode, *, prefix: str, requests_max: int, batches: BatchLimits) -> None:
+        self._encode = encode
+        self._prefix = prefix
+        self._requests_max = requests_max
+        self._batches = batches
+        self._waiting: deque[_Request] = deque()
+        self._arrived = trio.Event()
+        self.texts_done = 0
+        self.batches_done = 0
+        self.failures = 0
+
+    async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Wait for the vectors of these texts; (n, dims) float32.
+
+        Raises:
+            Overloaded: too many requests wait.
+            EmbedderUnavailable: no text can be embedded now.
+            Exception: whatever the model raised on these texts.
+        """
+        if len(self._waiting) >= self._requests_max:
+            raise Overloaded(f"{self._requests_max} requests wait for their embeddings.", retry_after_s=1)
+        request = _Request([self._prefix + text for text in texts] if self._prefix else texts)
+        self._waiting.append(request)
+        self._arrived.set()
+        try:
+            await request.done.wait()
+        except trio.Cancelled:
+            if request in self._waiting:
+                self._waiting.remove(request)
+            raise
+        assert request.result is not None
+        return request.result.unwrap()
+
+    async def serve(self) -> None:
+        """Serve batches until cancelled, as many at once as the source takes."""
+        async with trio.open_nursery() as serving:
+            for _ in range(self._batches.running_max):
+                serving.start_soon(self._serve)
+
+    async def _serve(self) -> None:
+        while True:
+            while not self._waiting:  # again: who set the event may have left before this task runs
+                if self._arrived.is_set():
+                    self._arrived = trio.Event()
+                await self._arrived.wait()
+            await self._serve_batch(self._take_batch())
+
+    async def _serve_batch(self, batch: list[_Request]) -> None:
+        """Encode a batch; should that fail for its texts, each request alone: nobody meets the error of another's."""
+        texts = [text for request in batch for text in request.texts]
+        try:
+            vectors = await self._encode(texts)
+        except EmbedderUnavailable as error:
+            self.failures += 1
+            for request in batch:  # an error of its own for each: raising one adds to its traceback
+                request.fail(EmbedderUnavailable(str(error), retry_after_s=error.retry_after_s))
+        except Exception as error:  # the edge of the model: it is its callers' to decide
+            self.failures += 1
+            if len(batch) == 1:
+                batch[0].fail(error)
+                return
+            for request in batch:
+                await self._serve_batch([request])
+        else:
+            self.texts_done += len(texts)
+            self.batches_done += 1
+            _scatter(batch, vectors)
+
+    def _take_batch(self) -> list[_Request]:
+        batch = [self._waiting.popleft()]
+        texts = len(batch[0].texts)
+        characters = sum(map(len, batch[0].texts))
+        while self._waiting:
+            texts += len(self._waiting[0].texts)
+            characters += sum(map(len, self._waiting[0].texts))
+            if texts > self._batches.texts_max or characters > self._batches.characters_max:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+
+def _scatter(batch: list[_Request], vectors: NDArray[np.float32]) -> None:
+    """Hand each request its rows."""
+    start = 0
+    for request in batch:
+        stop = start + len(request.texts)
+        request.succeed(vectors[start:stop])
+        start = stop
