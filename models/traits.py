@@ -39,6 +39,9 @@ LOOKED_AT_CHARACTERS = 1_000
 
 SPEAKER_CHARACTERS_MAX = 32
 
+ONE_WORD_CHARACTERS_MAX = 120
+"""A longer text without a space is no word: of Chinese, or of code."""
+
 EXACT_MAX = 8
 """Phrases and identifiers of one question that count: each is looked for in a few hundred texts."""
 
@@ -77,6 +80,7 @@ _EXACT = re.compile(
     | (\d+(?:[.:-]\d+){2,})""",
     re.VERBOSE,
 )
+_EDGES = re.compile(r"\A[\W_]+|[\W_]+\Z")
 _ASKS_WHEN = re.compile(
     r"""\b(?: (?:since\ )?when | what\ (?:date|day|month|year|time) | which\ (?:month|year|day)
     | how\ long | how\ (?:many|much)\ (?:days|weeks|months|years|time) )\b""",
@@ -118,7 +122,10 @@ def wants_of(question: str) -> int:
 
 def exact_of(question: str) -> tuple[str, ...]:
     """What a question wants word for word, casefolded: quoted phrases, and identifiers such as `4471-B`, `foo_bar`,
-    `ann@example.org`, `2.4.1`."""
+    `ann@example.org`, `2.4.1`. A question of one word is a look-up: stores that keep values by keys ask like that."""
+    words = question.split(maxsplit=1)
+    if len(words) == 1 and len(words[0]) <= ONE_WORD_CHARACTERS_MAX:
+        return tuple(filter(None, (_EDGES.sub("", words[0]).casefold(),)))
     found = ("".join(groups).casefold() for groups in _EXACT.findall(question[:LOOKED_AT_CHARACTERS]))
     return tuple(dict.fromkeys(found))[:EXACT_MAX]
 

@@ -1,4 +1,7 @@
-"""What a request did to memories, for the audit log: how many, of which vault, by whom. Never content."""
+"""What a request did to memories, for the audit log: how many, of which vault, by whom. Never content.
+
+Owns that what is audited is done whole, and that what is done is audited.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from models.accounts import Actor
-from models.errors import MemoryRouterError
+from models.errors import MemoryRouterError, StoreUnavailable
 from router.auth import Caller
 from router.components import Components
 from router.observe import log_event
@@ -26,10 +29,12 @@ def to_the_end() -> Iterator[None]:
     Else one who sends a request and hangs up would delete unseen.
 
     Raises:
-        trio.TooSlowError: it took longer than anything may.
+        StoreUnavailable: it took longer than anything may; how far it got is not known.
     """
-    with trio.fail_after(FINISH_TIMEOUT_S, shield=True):
+    with trio.move_on_after(FINISH_TIMEOUT_S, shield=True) as finishing:
         yield
+    if finishing.cancelled_caught:
+        raise StoreUnavailable("This takes too long; some of it may be done.", hint="Ask again until it is confirmed.")
 
 
 def actor_of(caller: Caller) -> Actor:

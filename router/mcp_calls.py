@@ -58,11 +58,11 @@ from router.mcp_shapes import (
     StoreResult,
 )
 from router.mcp_tools import RECENT_MAX, RECENT_URI, STATS_URI
-from router.memory_queries import WORDS_CHARACTERS_MAX, scope_filter
+from router.memory_queries import WORDS_CHARACTERS_MAX, deleted_session, scope_filter
 from router.options import MemoryOptions
 from router.public_ids import memory_number_of
 from router.request_ids import current_request_id
-from router.requests import current_usage, read_options
+from router.requests import current_usage, read_options, request_headers
 from router.uploads import parse_memory
 
 INSPECTED_CHARACTERS_MAX = 20_000
@@ -312,7 +312,7 @@ class McpCalls:
                 field="confirmation",
                 hint="Ask the user to type these words.",
             )
-        session_id = self._options.session_id
+        session_id = deleted_session(request_headers(), {}, {})  # an empty one is refused: it is no wish to delete all
         if session_id is not None:
             with to_the_end():
                 try:

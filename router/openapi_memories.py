@@ -10,6 +10,7 @@ from typing import get_args
 from models.ids import SESSION_ID_CHARACTERS_MAX
 from models.memory import Role, Source
 from models.screening import FLAGS
+from router.memory_queries import DELETED_SINCE_MS_LEAST
 from router.openapi_operation import GUARDED, OPTIONED, Operation, json_content
 from router.openapi_options import parameter
 from router.openapi_shapes import (
@@ -31,6 +32,7 @@ _ID: Schema = {"type": "string", "pattern": r"^mem_[0-9]+$"}
 _REQUEST_ID: Schema = {"type": "string", "minLength": 1}
 _SESSION_ID: Schema = {"type": ["string", "integer", "null"], "maxLength": SESSION_ID_CHARACTERS_MAX}
 _SWITCH: Schema = {"type": "string", "enum": ["true", "false", "1", "0"]}
+_DELETED_SINCE: Schema = {**EPOCH_MS, "minimum": DELETED_SINCE_MS_LEAST}
 _WHEN = "Epoch milliseconds, or ISO 8601; without an offset in X-Timezone."
 
 PARAMETERS: dict[str, Schema] = {
@@ -58,6 +60,7 @@ PARAMETERS: dict[str, Schema] = {
     "FilterModel": parameter("model", "query", {"type": "string"}, "The model that answered."),
     "FilterRequest": parameter("request_id", "query", {"type": "string"}, "What one request stored."),
     "FilterSince": parameter("since", "query", EPOCH_MS, f"Said at this time or later. {_WHEN}"),
+    "DeletedSince": parameter("since", "query", _DELETED_SINCE, f"Said at this time or later. {_WHEN}"),
     "FilterUntil": parameter("until", "query", EPOCH_MS, f"Said before this time. {_WHEN}"),
     "FilterWords": parameter(
         "q", "query", {"type": "string", "minLength": 1, "pattern": r"\w"},
@@ -80,6 +83,7 @@ _FILTERS = (
     "FilterSession", "FilterRole", "FilterSource", "FilterModel", "FilterRequest", "FilterSince", "FilterUntil",
     "FilterWords", "FilterFlagged",
 )  # fmt: skip
+_DELETING_FILTERS = tuple("DeletedSince" if name == "FilterSince" else name for name in _FILTERS)
 _OPTIONS = ("MemoryMode", "QueryMode", "QueryMemory", "SessionId", "SessionScope", "TimeZone")
 
 SCHEMAS: dict[str, Schema] = {
@@ -155,16 +159,17 @@ SCHEMAS: dict[str, Schema] = {
                 "request_id": {**_REQUEST_ID, "description": "`X-Request-Id` of the request that stored them."},
                 "since": {
                     "type": ["integer", "string"],
-                    "minimum": 0,
+                    "minimum": DELETED_SINCE_MS_LEAST,
                     "maximum": EPOCH_MS["maximum"],
                     "format": "date-time",
-                    "description": f"Stored at this time or later. {_WHEN}",
+                    "description": f"Stored at this time or later; 0 for all. {_WHEN}",
                 },
                 "dry_run": {"type": ["boolean", "null"]},
                 "session_id": _SESSION_ID,
             },
             required=[],
         ),
+        "additionalProperties": False,  # a mistyped `dry_run` must not delete
         "oneOf": [{"required": ["request_id"]}, {"required": ["since"]}],
     },
     "DeletedMemories": answer(
@@ -219,7 +224,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="delete", path="/v1/memories", name="delete_memories", tag="memories",
         summary="Delete the memories that fulfil a filter, for good. Without any filter it is refused.",
         answers={200: json_content("DeletedMemories")}, errors=GUARDED,
-        parameters=(*_OPTIONS, *_FILTERS, "FilterMetadata", "DryRun"),
+        parameters=(*_OPTIONS, *_DELETING_FILTERS, "FilterMetadata", "DryRun"),
         example_query={"role": "assistant", "dry_run": "true"},
     ),
 )  # fmt: skip

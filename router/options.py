@@ -124,13 +124,20 @@ def resolve_options(
 
 
 def _embedder(headers: Mapping[str, str], body: Mapping[str, Any], embedders: EmbeddersSettings) -> str | None:
-    """The configured name of the embedder that a request names, whatever its case; a body wins over a header."""
+    """The configured name of the embedder that a request names, whatever its case; a body wins over a header.
+
+    Clients of the hosted product may name a model of its. Where a server has one embedder there is nothing to choose,
+    so that changes nothing, and the answer's `X-Embedding-Model` says what was used; where it has several, it is an
+    error.
+    """
     name, field = body.get("embeddings"), "embeddings"
     if name is None or name == "":
         name, field = headers.get("x-embedding-model"), "X-Embedding-Model"
     if name is None or name == "":
         return None
     found = embedders.find(name.strip()) if isinstance(name, str) else None
+    if found is None and isinstance(name, str) and len(embedders.by_name) == 1:
+        return None
     if found is None:
         configured = ", ".join(embedders.by_name)
         raise InvalidRequest(f"{field} must be one of this server's embedding models: {configured}.", field=field)

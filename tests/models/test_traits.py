@@ -110,6 +110,9 @@ def test_a_question_asks_what_somebody_likes(question: str, asks: bool) -> None:
         ("Who is ann.lee@example.org at 10.0.3.17?", ("ann.lee@example.org", "10.0.3.17")),
         ("Is 2.4.1 out?", ("2.4.1",)),
         ("It's a well-known fact, e.g. on the 5th of May 2023 at 9:30 or 10am, isn't it?", ()),
+        ("shoe-size", ("shoe-size",)),
+        (" 'Cello'? ", ("cello",)),
+        ("?!", ()),
         ("", ()),
     ],
 )

@@ -236,5 +236,7 @@ async def test_a_connection_that_is_bound_to_a_session_forgets_that_one(tmp_path
         bound = {"headers": {"x-session-id": "s"}}
         assert (await called(server, "delete_memories", sent=bound, memory_ids=["mem_2"]))["deleted"] == []
         assert await texts(server, "search_memories", sent=bound, query="called") == [DOG]
+        unset = {"headers": {"x-session-id": ""}}
+        assert "session" in await refused(server, "forget_all_memories", sent=unset, confirmation=PHRASE)
         await called(server, "forget_all_memories", sent=bound, confirmation=PHRASE)
         assert await contents(server) == [CAT]

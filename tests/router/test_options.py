@@ -232,3 +232,11 @@ def test_times_are_shown_in_the_zone_of_the_caller() -> None:
     """UTC unless the request or the settings say otherwise."""
     assert str(resolve().time_zone) == "UTC"
     assert str(resolve(headers={"x-timezone": "Europe/Vienna"}).time_zone) == "Europe/Vienna"
+
+
+def test_an_embedding_model_that_a_server_with_one_does_not_know_changes_nothing() -> None:
+    """Clients of the hosted product name models of its; whatever is no name is refused all the same."""
+    assert resolve(body={"embeddings": "bge-m3"}).embedder is None
+    assert resolve(headers={"x-embedding-model": "bge-m3"}).embedder is None
+    with pytest.raises(InvalidRequest):
+        resolve(body={"embeddings": 7})
