@@ -69,6 +69,7 @@ async def test_prepare_says_it_in_its_body_and_its_header(tmp_path: Path) -> Non
     async with open_server(tmp_path / "data") as server:
         messages = [user("Shall we call the dog Rex?"), assistant("From Monday on.")]
         assert (await server.post("/v1/memory/ingest", {"messages": messages})).status_code == 202
+        await server.wait_embedded()
         answer = await server.post("/v1/memory/prepare", {"messages": [user("Who is called Rex, the dog?")]})
         body = answer.json()
         nothing = await server.post("/v1/memory/prepare", {"messages": [user(QUESTION)], "memory_mode": "off"})
