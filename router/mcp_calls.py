@@ -15,9 +15,8 @@ import msgspec
 from msgspec import UNSET
 
 from actors.choosing_embedders import choose_embedder, embedder_of
-from actors.inbox_lag import weigh
 from models.errors import InvalidRequest, NotFound
-from models.memory import Exchange, Memory, charged_to, memory_id
+from models.memory import Exchange, Memory, memory_id
 from models.messages import (
     FindTwin,
     Forget,
@@ -63,6 +62,7 @@ from router.options import MemoryOptions
 from router.public_ids import memory_number_of
 from router.request_ids import current_request_id
 from router.requests import current_usage, read_options, request_headers
+from router.storing import COMMIT_TIMEOUT_S, hand_over
 from router.uploads import parse_memory
 
 INSPECTED_CHARACTERS_MAX = 20_000
@@ -74,7 +74,6 @@ FLAGGED_SPARE = 50
 """So many more are looked for where what looks planted is left out."""
 
 PAGES_MAX = 8
-COMMIT_TIMEOUT_S = 30.0
 
 
 class McpCalls:
@@ -274,9 +273,7 @@ class McpCalls:
         message = msgspec.structs.replace(message, final=True)
         principal = self._caller.principal
         exchange = Exchange((message,), "ingest", accepted_ms=self._now_ms, request_id=current_request_id())
-        room = await self._parts.quota.reserve(principal, (message,), source="ingest", now_ms=self._now_ms)
-        with room, await self._parts.supervisor.pin(self._vault, weigh([exchange])) as pin:
-            receipt = pin.submit([charged_to(principal, exchange)])
+        async with hand_over(self._parts, principal, [exchange]) as receipt:
             applied = await receipt.wait_applied(timeout_s=COMMIT_TIMEOUT_S)
         listed: Listed = await self._ask(FindTwin(message, source="ingest", accepted_ms=self._now_ms))
         if not listed.memories:
