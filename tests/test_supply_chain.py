@@ -17,7 +17,15 @@ from packaging.version import Version
 
 PROJECT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
-LOCKS = ("build", "runtime", "tests", "tools")
+LOCKS = ("build", "runtime", "tests", "tracing", "docs", "binary", "tools")
+EXTRAS = [
+    ("runtime", ()),
+    ("tests", ("test", "lint", "tracing")),
+    ("tracing", ("tracing",)),
+    ("docs", ("docs",)),
+    ("binary", ("binary", "tracing")),
+]
+"""The locks that follow pyproject.toml, with the extras that each of them has."""
 
 
 class Pin(msgspec.Struct, frozen=True):
@@ -73,7 +81,7 @@ def test_every_pin_has_its_hashes(lock: str) -> None:
 
 
 @pytest.mark.parametrize("minor", PYTHONS)
-@pytest.mark.parametrize(("lock", "extras"), [("runtime", ()), ("tests", ("test", "lint"))])
+@pytest.mark.parametrize(("lock", "extras"), EXTRAS)
 def test_the_locks_hold_what_pyproject_asks_for(lock: str, extras: tuple[str, ...], minor: str) -> None:
     """One version of each, within its bounds, on every Python; `make lock` brings them together again."""
     environment = python(minor)
@@ -96,7 +104,7 @@ def test_a_python_gets_one_version_of_a_package(lock: str, minor: str) -> None:
 def test_tests_run_with_the_versions_that_are_served_with(minor: str) -> None:
     """As does what has to be built: numpy's headers are those of the numpy that runs."""
     served = {pin.name: pin.version for pin in pins("runtime") if pin.applies(python(minor))}
-    for lock in ("tests", "build"):
+    for lock in ("tests", "build", "tracing", "docs", "binary"):
         here = {pin.name: pin.version for pin in pins(lock) if pin.applies(python(minor))}
         assert {name: here[name] for name in here.keys() & served} == {
             name: served[name] for name in here.keys() & served
