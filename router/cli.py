@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import click
 
 from models.version import VERSION
-from router.account_commands import accounts, audit
-from router.command_options import CONFIG, DATA_DIR, EXIT_FAULT, EXIT_SETUP, JSON, load, print_json, run, with_store
-from router.key_commands import keys, vaults
-from router.operations import OPERATIONS
-from router.provider_commands import providers
-from router.transfers import TRANSFERS
+from router.commands.accounts import accounts, audit
+from router.commands.keys import keys, vaults
+from router.commands.operations import OPERATIONS
+from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, EXIT_SETUP, JSON, load, print_json, run, with_store
+from router.commands.providers import providers
+from router.commands.transfers import TRANSFERS
 
 if TYPE_CHECKING:
     from actors.store.directory_protocol import Directory

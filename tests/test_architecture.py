@@ -28,11 +28,13 @@ BANNED = {
 
 # Packages that stand behind one seam: only these modules import them.
 SEAMS = {
-    "httpx": r"router/(upstream|upstream_call|transfer_http|embedding_endpoint)\.py",
+    "httpx": r"router/(upstream|upstream_call|embedding_endpoint|commands/\w+)\.py",
     "hypercorn": r"router/(server|http1)\.py",
     "quart": r"router/(app|proxying|streaming|requests|request_ids)\.py|router/routes/.*",
     "quart_trio": r"router/app\.py",
-    "click": r"router/(cli|operations|transfers|command_options|administering|\w+_commands)\.py",
+    "click": r"router/(cli\.py|commands/.*)",
+    "rich": r"router/(cli\.py|commands/.*)",
+    "opentelemetry": r"router/tracing\w*\.py",
     "hnswlib": r"actors/segments\.py",
     "apsw": r"actors/store/.*",
     "cryptography": r"actors/store/.*",
@@ -41,10 +43,7 @@ SEAMS = {
     "onnx": r"models/(embedding\w*|model_files)\.py",
 }
 
-COMMAND_LINE = {f"router/{name}.py" for name in (
-        "cli", "operations", "transfers", "command_options", "administering", "key_commands", "account_commands",
-        "provider_commands",
-    )}  # fmt: skip
+COMMAND_LINE = re.compile(r"router/(cli\.py|commands/.*)")
 
 # Scopes of actors: the supervisor gives them all one deadline when it drains.
 SHIELDS_ENDED_BY_THE_DRAIN = {"actors/entry.py"}
@@ -284,7 +283,7 @@ def lifetimes_are_our_own(module: Module) -> Iterator[str]:
 
 def stdout_belongs_to_the_command_line(module: Module) -> Iterator[str]:
     """Only the command line prints, since scripts read what it prints; a module run as a program of its own may too."""
-    if module.folder not in LAYERS or module.path in COMMAND_LINE:
+    if module.folder not in LAYERS or COMMAND_LINE.fullmatch(module.path):
         return
     for statement in module.tree.body:
         if isinstance(statement, ast.If) and "__main__" in ast.unparse(statement.test):

@@ -19,7 +19,8 @@ from router.auth import Caller
 from router.bodies import decode_json
 from router.components import Components
 from router.limits import too_many_requests
-from router.mcp import (
+from router.mcp.calls import McpCalls
+from router.mcp.messages import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
@@ -34,8 +35,7 @@ from router.mcp import (
     read_post,
     result_body,
 )
-from router.mcp_calls import McpCalls
-from router.mcp_tools import INSTRUCTIONS, RESOURCES, TOOLS, Tool, listed_tools, read_arguments, resources_for
+from router.mcp.tools import INSTRUCTIONS, RESOURCES, TOOLS, Tool, listed_tools, read_arguments, resources_for
 from router.observe import describe_error, log_event
 from router.options import MemoryOptions
 from router.requests import json_response, offload, read_body, read_caller, read_options

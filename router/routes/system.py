@@ -15,7 +15,7 @@ from models.version import VERSION
 from router.components import Components
 from router.model_listing import ModelListing
 from router.observe import METRICS_CONTENT_TYPE
-from router.openapi import openapi_json
+from router.openapi.document import openapi_json
 from router.provider_keys import find_stored_keys
 from router.requests import json_response, read_caller, read_owner
 

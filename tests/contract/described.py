@@ -15,7 +15,7 @@ from models.embedding import TextEncoder
 from models.provider_settings import ProviderSettings, Secret
 from models.server_settings import ServerSettings
 from models.settings import ProvidersSettings
-from router.openapi_options import OPTIONS
+from router.openapi.options import OPTIONS
 from tests.fakes.claude import claude_events
 from tests.fakes.provider import FakeProvider, Recorded, Script, chat_reply, reply_script, stream_script
 from tests.running import Client, open_server, settings_for

@@ -13,8 +13,8 @@ import trio
 
 from models.embedding import TextEncoder
 from models.settings import StoreSettings
-from router.openapi_operation import Operation
-from router.openapi_operations import OPERATIONS
+from router.openapi.operation import Operation
+from router.openapi.operations import OPERATIONS
 from tests.contract.canaries import (
     CONFIGURED_KEY,
     MALFORMED_KEY,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from router.openapi_operations import OPERATIONS
+from router.openapi.operations import OPERATIONS
 from tests.contract.canaries import (
     KEYS,
     PARAMETER,

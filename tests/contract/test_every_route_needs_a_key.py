@@ -16,8 +16,8 @@ from models.provider_settings import Secret
 from models.settings import MetricsSettings, StoreSettings
 from router.app import OPEN_PATHS
 from router.auth import authenticate
-from router.openapi_operation import Operation
-from router.openapi_operations import OPERATIONS
+from router.openapi.operation import Operation
+from router.openapi.operations import OPERATIONS
 from tests.contract.described import open_described
 from tests.contract.test_openapi import assert_described, named, path_of, the_app
 from tests.running import Client

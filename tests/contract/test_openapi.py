@@ -16,11 +16,11 @@ from models.version import VERSION
 from router.app import create_app
 from router.components import Components, Readiness
 from router.observe import Metrics
-from router.openapi import openapi_json
-from router.openapi_errors import ErrorFormat
-from router.openapi_operation import Operation
-from router.openapi_operations import OPERATIONS
-from router.openapi_options import BODY_OPTIONS
+from router.openapi.document import openapi_json
+from router.openapi.errors import ErrorFormat
+from router.openapi.operation import Operation
+from router.openapi.operations import OPERATIONS
+from router.openapi.options import BODY_OPTIONS
 from router.providers.request_parts import OPTION_FIELDS
 from router.routes.chat import GENERATE, STREAM
 from tests.contract.described import BODY_BYTES_MAX, MODELS, open_described

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from router.mcp import META_CAPABILITIES, META_VERSION, MODERN_VERSION, NAMED_BY
+from router.mcp.messages import META_CAPABILITIES, META_VERSION, MODERN_VERSION, NAMED_BY
 from tests.running import Client, object_of
 
 PHRASE = "DELETE ALL MEMORIES"

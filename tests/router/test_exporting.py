@@ -21,9 +21,8 @@ from models.ids import VaultNumber, VaultRef
 from models.memory import LOCAL_RECALL_MODEL, Memory
 from models.memory_settings import MemorySettings
 from models.messages import Page, Paged, Stats, VaultStats
-from router.command_options import Progress
-from router.exporting import PAGE_BYTES, import_exchanges, open_export, parse_export
-from router.transfer_files import (
+from router.commands.options import Progress
+from router.commands.transfer_files import (
     BODY_MEMORIES_MAX,
     ExportFile,
     Selection,
@@ -32,7 +31,8 @@ from router.transfer_files import (
     part_path,
     verify_file,
 )
-from router.transfer_http import export_over_http
+from router.commands.transfer_http import export_over_http
+from router.exporting import PAGE_BYTES, import_exchanges, open_export, parse_export
 from router.uploads import ROW_MESSAGES_MAX
 
 VAULT = VaultRef(number=VaultNumber(1), shard=0)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from models.server_settings import CorsSettings, ServerSettings
-from router.mcp import LEGACY_VERSIONS, MODERN_VERSION, SUPPORTED_VERSIONS
+from router.mcp.messages import LEGACY_VERSIONS, MODERN_VERSION, SUPPORTED_VERSIONS
 from tests.router.limited import limited, refusals
 from tests.router.mcp_client import PHRASE, asked, called, message, modern, post, refused, texts
 from tests.router.memories import CAT, DOG, SHIP, contents

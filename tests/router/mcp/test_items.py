@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import InvalidRequest
 from models.memory import Memory
-from router.mcp_items import TITLE_CHARACTERS_MAX, end_of, local_iso, memory_result, start_of, title_of
+from router.mcp.items import TITLE_CHARACTERS_MAX, end_of, local_iso, memory_result, start_of, title_of
 from router.uploads import TIMESTAMP_MS_MAX
 
 HOUR_MS = 3_600_000

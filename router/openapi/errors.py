@@ -17,7 +17,7 @@ from models.errors import (
     UpstreamSuspended,
     UpstreamTimeout,
 )
-from router.openapi_shapes import COUNT, TEXT, Schema, answer, const, maybe, ref
+from router.openapi.shapes import COUNT, TEXT, Schema, answer, const, maybe, ref
 
 ErrorFormat = Literal["own", "openai", "anthropic", "gemini"]
 FORMATS: tuple[ErrorFormat, ...] = ("own", "openai", "anthropic", "gemini")

@@ -13,7 +13,7 @@ import msgspec
 
 from models.errors import InvalidRequest
 from models.ids import Access
-from router.mcp_shapes import (
+from router.mcp.shapes import (
     DELETE_PHRASE,
     AliasArguments,
     AliasResult,

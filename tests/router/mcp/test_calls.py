@@ -9,7 +9,7 @@ import msgspec
 
 from models.limit_settings import LimitSettings
 from models.screening_settings import ScreeningSettings
-from router.mcp_items import TEXT_CHARACTERS_MAX
+from router.mcp.items import TEXT_CHARACTERS_MAX
 from tests.router.mcp_client import PHRASE, asked, called, refused, texts
 from tests.router.memories import BASE_MS, CAT, DOG, SHIP, contents, id_of
 from tests.running import Client, open_server, settings_for

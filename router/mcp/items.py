@@ -15,7 +15,7 @@ from models.memory import Memory, memory_id
 from models.messages import Hit
 from models.screening import flag_names
 from models.times import local_time, relative_time
-from router.mcp_shapes import MemoryResult
+from router.mcp.shapes import MemoryResult
 from router.request_values import parse_time
 from router.uploads import TIMESTAMP_MS_MAX
 

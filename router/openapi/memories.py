@@ -11,9 +11,9 @@ from models.ids import SESSION_ID_CHARACTERS_MAX
 from models.memory import Role, Source
 from models.screening import FLAGS
 from router.memory_queries import DELETED_SINCE_MS_LEAST
-from router.openapi_operation import GUARDED, OPTIONED, Operation, json_content
-from router.openapi_options import parameter
-from router.openapi_shapes import (
+from router.openapi.operation import GUARDED, OPTIONED, Operation, json_content
+from router.openapi.options import parameter
+from router.openapi.shapes import (
     COUNT,
     EPOCH_MS,
     EXTERNAL_ID,

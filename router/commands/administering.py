@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.command_options import Result, load, print_json, run, server_key_file
+from router.commands.options import Result, load, print_json, run, server_key_file
 
 if TYPE_CHECKING:
     from models.settings import Settings

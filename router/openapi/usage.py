@@ -6,8 +6,8 @@ Must never import a route's handler.
 from __future__ import annotations
 
 from models.usage import NUMBERS
-from router.openapi_operation import JSON, KEYED, Operation, json_content
-from router.openapi_shapes import COUNT, FLAG, MILLISECONDS, TEXT, TIME, Schema, answer, maybe, ref
+from router.openapi.operation import JSON, KEYED, Operation, json_content
+from router.openapi.shapes import COUNT, FLAG, MILLISECONDS, TEXT, TIME, Schema, answer, maybe, ref
 
 _DATE: Schema = {"type": "string", "format": "date"}
 _KEY_ID: Schema = {"type": "string", "pattern": "^key_[1-9][0-9]{0,17}$"}

@@ -9,9 +9,9 @@ from typing import get_args
 
 from actors.store.directory_protocol import PROVIDER_KEY_BYTES_MAX
 from models.provider_settings import WireFormat
-from router.openapi_operation import GUARDED, OPTIONED, Operation, json_content
-from router.openapi_options import parameter
-from router.openapi_shapes import COUNT, FLAG, TEXT, TIME, Schema, answer, maybe, ref, request_body
+from router.openapi.operation import GUARDED, OPTIONED, Operation, json_content
+from router.openapi.options import parameter
+from router.openapi.shapes import COUNT, FLAG, TEXT, TIME, Schema, answer, maybe, ref, request_body
 
 PARAMETERS: dict[str, Schema] = {
     "ProviderName": parameter(

@@ -35,8 +35,8 @@ from models.version import VERSION
 from router.auditing import actor_of, audit_memories, to_the_end
 from router.auth import Caller
 from router.components import Components
-from router.mcp_items import TEXT_CHARACTERS_MAX, end_of, local_iso, memory_result, start_of, title_of
-from router.mcp_shapes import (
+from router.mcp.items import TEXT_CHARACTERS_MAX, end_of, local_iso, memory_result, start_of, title_of
+from router.mcp.shapes import (
     DELETE_PHRASE,
     AliasArguments,
     AliasItem,
@@ -56,7 +56,7 @@ from router.mcp_shapes import (
     StoreArguments,
     StoreResult,
 )
-from router.mcp_tools import RECENT_MAX, RECENT_URI, STATS_URI
+from router.mcp.tools import RECENT_MAX, RECENT_URI, STATS_URI
 from router.memory_queries import WORDS_CHARACTERS_MAX, deleted_session, scope_filter
 from router.options import MemoryOptions
 from router.public_ids import memory_number_of

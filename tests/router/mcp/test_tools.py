@@ -12,8 +12,8 @@ import pytest
 
 from models.errors import InvalidRequest
 from models.ids import Access
-from router.mcp_shapes import SearchArguments
-from router.mcp_tools import RECENT_URI, TOOLS, Tool, read_arguments, resources_for
+from router.mcp.shapes import SearchArguments
+from router.mcp.tools import RECENT_URI, TOOLS, Tool, read_arguments, resources_for
 from tests.running import ROOT
 
 EVERY = list(TOOLS.values())

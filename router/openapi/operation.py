@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from router.openapi_errors import ErrorFormat
-from router.openapi_shapes import Schema, ref
+from router.openapi.errors import ErrorFormat
+from router.openapi.shapes import Schema, ref
 
 Content = dict[str, Schema]
 """Media types with their schemas."""

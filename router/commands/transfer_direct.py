@@ -21,12 +21,12 @@ from models.errors import Forbidden, NotFound, SetupError, Unauthenticated
 from models.ids import VaultNumber, VaultRef, parse_key
 from models.settings import Settings
 from router.admin_socket import SOCKET_NAME, call_admin
-from router.command_options import Progress, server_key_file
+from router.commands.options import Progress, server_key_file
+from router.commands.transfer_files import ExportFile, Selection
 from router.components import wall_clock_ms
 from router.embedding_models import open_configured_embedders
 from router.exporting import import_messages, open_export, parse_export
 from router.service import vault_limits
-from router.transfer_files import ExportFile, Selection
 
 PAGE_TIMEOUT_S = 600.0
 REQUEST_ID = "memoryrouter-import"

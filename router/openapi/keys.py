@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from models.key_limits import KeyLimits
 from router.key_bodies import GRACE_S_MAX, KEY_NAME_CHARACTERS_MAX, KINDS, LIMIT_MAX, RETENTION_DAYS_MAX
-from router.openapi_operation import GUARDED, OPTIONED, Operation, json_content
-from router.openapi_options import parameter
-from router.openapi_shapes import COUNT, FLAG, TEXT, TIME, Schema, answer, maybe, ref, request_body
+from router.openapi.operation import GUARDED, OPTIONED, Operation, json_content
+from router.openapi.options import parameter
+from router.openapi.shapes import COUNT, FLAG, TEXT, TIME, Schema, answer, maybe, ref, request_body
 
 
 def _id(prefix: str) -> Schema:

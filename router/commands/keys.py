@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from router.administering import (
+from router.commands.administering import (
     ACCOUNT,
     ANY_ACCOUNT,
     YES,
@@ -23,7 +23,7 @@ from router.administering import (
     print_item,
     printable,
 )
-from router.command_options import CONFIG, DATA_DIR, JSON, print_json
+from router.commands.options import CONFIG, DATA_DIR, JSON, print_json
 
 Body = dict[str, Any]
 

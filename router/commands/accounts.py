@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from router.administering import (
+from router.commands.administering import (
     ANY_ACCOUNT,
     YES,
     administer,
@@ -18,7 +18,7 @@ from router.administering import (
     print_item,
     printable,
 )
-from router.command_options import CONFIG, DATA_DIR, JSON, print_json
+from router.commands.options import CONFIG, DATA_DIR, JSON, print_json
 
 AUDIT_ENTRIES = 100
 

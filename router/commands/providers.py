@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from router.administering import ACCOUNT, YES, administer, ask
-from router.command_options import CONFIG, DATA_DIR, EXIT_FAULT, JSON, print_json
+from router.commands.administering import ACCOUNT, YES, administer, ask
+from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, JSON, print_json
 
 
 @click.group()

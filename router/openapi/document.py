@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 from models.version import VERSION
-from router import openapi_errors, openapi_keys, openapi_mcp, openapi_memories, openapi_providers, openapi_usage
 from router.memory_ids import CHARACTERS_MAX, MEMORY_IDS
-from router.openapi_errors import OVERLOADED, response_name
-from router.openapi_operation import Operation
-from router.openapi_operations import OPERATIONS
-from router.openapi_options import PARAMETERS, SECURITY_SCHEMES
-from router.openapi_schemas import schemas
-from router.openapi_shapes import Schema
+from router.openapi import errors, keys, mcp, memories, providers, usage
+from router.openapi.errors import OVERLOADED, response_name
+from router.openapi.operation import Operation
+from router.openapi.operations import OPERATIONS
+from router.openapi.options import PARAMETERS, SECURITY_SCHEMES
+from router.openapi.schemas import schemas
+from router.openapi.shapes import Schema
 
 _DESCRIPTION = """\
 Every end user gets a private memory vault behind the URLs that SDKs know: point an SDK at this server and use a Memory
@@ -104,15 +104,15 @@ def build_document() -> dict[str, Any]:
             "securitySchemes": SECURITY_SCHEMES,
             "parameters": {
                 **PARAMETERS,
-                **openapi_keys.PARAMETERS,
-                **openapi_providers.PARAMETERS,
-                **openapi_memories.PARAMETERS,
-                **openapi_usage.PARAMETERS,
-                **openapi_mcp.PARAMETERS,
+                **keys.PARAMETERS,
+                **providers.PARAMETERS,
+                **memories.PARAMETERS,
+                **usage.PARAMETERS,
+                **mcp.PARAMETERS,
             },
             "headers": _HEADERS,
-            "responses": openapi_errors.responses(),
-            "schemas": {**schemas(), **openapi_errors.SCHEMAS},
+            "responses": errors.responses(),
+            "schemas": {**schemas(), **errors.SCHEMAS},
         },
     }
 

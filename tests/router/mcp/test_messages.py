@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.mcp import (
+from router.mcp.messages import (
     BATCH_MESSAGES_MAX,
     HEADER_MISMATCH,
     INVALID_PARAMS,

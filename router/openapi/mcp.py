@@ -5,10 +5,17 @@ Must never import a route's handler.
 
 from __future__ import annotations
 
-from router.mcp import HEADER_MISMATCH, METHOD_HEADER, NAME_HEADER, PARSE_ERROR, SUPPORTED_VERSIONS, VERSION_HEADER
-from router.openapi_operation import Operation, json_content
-from router.openapi_options import parameter
-from router.openapi_shapes import TEXT, Schema, answer, const, ref, request_body
+from router.mcp.messages import (
+    HEADER_MISMATCH,
+    METHOD_HEADER,
+    NAME_HEADER,
+    PARSE_ERROR,
+    SUPPORTED_VERSIONS,
+    VERSION_HEADER,
+)
+from router.openapi.operation import Operation, json_content
+from router.openapi.options import parameter
+from router.openapi.shapes import TEXT, Schema, answer, const, ref, request_body
 
 _ID: Schema = {"type": ["string", "integer"], "maxLength": 1000}
 _ERROR: Schema = answer(

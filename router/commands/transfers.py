@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from router.command_options import CONFIG, DATA_DIR, JSON, Progress, load, print_json, run
+from router.commands.options import CONFIG, DATA_DIR, JSON, Progress, load, print_json, run
 
 if TYPE_CHECKING:
-    from router.transfer_files import ExportFile
+    from router.commands.transfer_files import ExportFile
 
 SPOOL_BYTES = 16 * 1024 * 1024
 """Of an export on stdin that is kept in memory; longer ones go to a temporary file."""
@@ -70,17 +70,17 @@ def export_command(
     if output is None and (resume or as_json):
         raise click.UsageError("--resume and --json need --output.")
     settings = load(config)
-    from router.transfer_files import Selection
+    from router.commands.transfer_files import Selection
 
     selection = Selection(after=after, session_id=session, vectors=not no_vectors)
     progress = Progress("exported")
     with _export_file(output, resume=resume) as file:
         if url and key and vault is None:
-            from router.transfer_http import export_over_http
+            from router.commands.transfer_http import export_over_http
 
             export_over_http(file, url, key, selection, progress)
         else:
-            from router.transfer_direct import export_from_directory
+            from router.commands.transfer_direct import export_from_directory
 
             run(partial(export_from_directory, file, settings, data_dir, key, vault, selection, progress))
     progress.end()
@@ -94,7 +94,7 @@ def export_command(
 def _export_file(output: Path | None, *, resume: bool) -> Iterator[ExportFile]:
     """Where an export goes. A file that is left without an error gets its name."""
     from models.errors import StoreUnavailable
-    from router.transfer_files import ExportFile, open_part, put_in_place
+    from router.commands.transfer_files import ExportFile, open_part, put_in_place
 
     if output is None:
         yield ExportFile(sys.stdout.buffer)
@@ -128,18 +128,18 @@ def import_command(
     if key is None:
         raise click.UsageError("Give --key.")
     settings = load(config)
-    from router.transfer_files import bodies_of, verify_file
+    from router.commands.transfer_files import bodies_of, verify_file
 
     progress = Progress("imported")
     with _import_file(file) as source:
         total = verify_file(source)
         bodies = bodies_of(source)
         if url:
-            from router.transfer_http import import_over_http
+            from router.commands.transfer_http import import_over_http
 
             stored, duplicates = import_over_http(bodies, total, url, key, progress)
         else:
-            from router.transfer_direct import import_into_directory
+            from router.commands.transfer_direct import import_into_directory
 
             stored, duplicates = run(partial(import_into_directory, bodies, total, settings, data_dir, key, progress))
     progress.end()

@@ -1,7 +1,7 @@
 """Every operation of the HTTP API, in one table: what `/openapi.json` says of each route.
 
 Areas with many routes have a file of their own, `router/openapi_<area>.py`: its `OPERATIONS` are part of the table, as
-its `SCHEMAS` are of `router.openapi_schemas` and its `PARAMETERS` of `router.openapi`. A test compares the table with
+its `SCHEMAS` are of `router.openapi.schemas` and its `PARAMETERS` of `router.openapi`. A test compares the table with
 the routes that the application has. Must never import a route's handler.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from models.exports import FORMAT, VERSION, ExportedMemory, ExportHeader, PartWriter
-from router import openapi_keys, openapi_mcp, openapi_memories, openapi_providers, openapi_usage
-from router.openapi_errors import ErrorFormat
-from router.openapi_operation import (
+from router.openapi import keys, mcp, memories, providers, usage
+from router.openapi.errors import ErrorFormat
+from router.openapi.operation import (
     GUARDED,
     JSON,
     KEYED,
@@ -24,8 +24,8 @@ from router.openapi_operation import (
     Operation,
     json_content,
 )
-from router.openapi_options import OPTIONS
-from router.openapi_shapes import TEXT, Schema, ref
+from router.openapi.options import OPTIONS
+from router.openapi.shapes import TEXT, Schema, ref
 
 _EVENTS, _LINES = "text/event-stream", "application/x-ndjson"
 
@@ -260,11 +260,11 @@ _PASSED = (
 OPERATIONS: tuple[Operation, ...] = (
     *_SERVER,
     *_MEMORY,
-    *openapi_keys.OPERATIONS,
-    *openapi_providers.OPERATIONS,
-    *openapi_memories.OPERATIONS,
-    *openapi_usage.OPERATIONS,
-    *openapi_mcp.OPERATIONS,
+    *keys.OPERATIONS,
+    *providers.OPERATIONS,
+    *memories.OPERATIONS,
+    *usage.OPERATIONS,
+    *mcp.OPERATIONS,
     *_CHAT,
     *_PASSED,
 )

@@ -13,8 +13,8 @@ import httpx
 import msgspec
 
 from models.errors import MemoryRouterError, SetupError, StoreUnavailable
-from router.command_options import Progress
-from router.transfer_files import ExportFile, Selection
+from router.commands.options import Progress
+from router.commands.transfer_files import ExportFile, Selection
 
 HTTP_TIMEOUT_S = 150.0
 """Longer than a server takes for a page or for one body of an import."""

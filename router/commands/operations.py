@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.command_options import (
+from router.commands.options import (
     CONFIG,
     DATA_DIR,
     EXIT_FAULT,

@@ -12,9 +12,9 @@ import msgspec
 
 from models.exports import ExportedMemory, ExportEnd, ExportHeader
 from models.memory import Role, Source
-from router import openapi_keys, openapi_mcp, openapi_memories, openapi_providers, openapi_usage
-from router.openapi_options import BODY_OPTIONS
-from router.openapi_shapes import (
+from router.openapi import keys, mcp, memories, providers, usage
+from router.openapi.options import BODY_OPTIONS
+from router.openapi.shapes import (
     COUNT,
     EPOCH_MS,
     EXTERNAL_ID,
@@ -353,11 +353,11 @@ def schemas() -> dict[str, Schema]:
     return {
         **_REQUESTS,
         **_ANSWERS,
-        **openapi_keys.SCHEMAS,
-        **openapi_providers.SCHEMAS,
-        **openapi_memories.SCHEMAS,
-        **openapi_usage.SCHEMAS,
-        **openapi_mcp.SCHEMAS,
+        **keys.SCHEMAS,
+        **providers.SCHEMAS,
+        **memories.SCHEMAS,
+        **usage.SCHEMAS,
+        **mcp.SCHEMAS,
         **_FORWARDED,
         **exported,
     }

@@ -1,0 +1,1 @@
+"""The commands of `memoryrouter`, one module for each subject."""

@@ -1,0 +1,1 @@
+"""MCP, the Model Context Protocol: its messages, and the vault as tools."""
