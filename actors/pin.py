@@ -24,6 +24,7 @@ from models.errors import (
     StoreUnavailable,
     VaultUnavailable,
 )
+from models.ids import VaultRef
 from models.memory import Exchange, InboxRow
 from models.messages import Applied, Apply
 
@@ -106,6 +107,11 @@ class Pin:
         self._store = store
         self._successor = successor
         self._open = True
+
+    @property
+    def vault(self) -> VaultRef:
+        """The vault that is held: after a `submit`, the one that the exchanges went to."""
+        return self._entry.vault
 
     def submit(self, exchanges: Sequence[Exchange]) -> Receipt:
         """Put finished exchanges into the committer's queue. A plain function: it cannot be cancelled halfway.

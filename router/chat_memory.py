@@ -213,9 +213,15 @@ class ChatMemory:
     def _reply_messages(self, reply: Reply | None) -> list[Message]:
         if reply is None or not reply.complete or not self._options.store_response:
             return []
+        if self.recollection.chunks and self._erased_meanwhile():
+            return []  # it may repeat what was deleted while it was written; what the user said is theirs to say
         content = clean(reply.text)[: self._content_max_chars]
         session_id = self._options.session_id
         return [Message(role="assistant", content=content, session_id=session_id, final=True)] if content else []
+
+    def _erased_meanwhile(self) -> bool:
+        """Whether the vault that was recalled from is gone, and the exchange goes into the one in its place."""
+        return self._pin is not None and self._supervisor.current(self._pin.vault) != self._pin.vault
 
     def not_durable(self, reason: str) -> None:
         """The end of the reply went out although the exchange is not known to be durable. Never silent."""

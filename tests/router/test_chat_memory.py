@@ -133,6 +133,22 @@ async def test_a_chat_gets_its_block_and_leaves_its_exchange() -> None:
     assert stage.skipped("ok") == 0
 
 
+@pytest.mark.parametrize(("known", "kept"), [((DOG,), 1), ((), 2)])
+async def test_a_reply_that_may_repeat_an_erased_vault_is_not_kept(known: tuple[str, ...], kept: int) -> None:
+    """The user's own words are; and so is a reply that was given nothing to repeat."""
+    async with open_stage() as stage:
+        if known:
+            await stage.remember(*known)
+        memory = stage.memory()
+        await memory.begin(budget_s=PATIENCE_S)
+        await stage.supervisor.erase(stage.vault)
+        receipt = memory.hand_off(Reply(text="Your dog is called Rex.", complete=True), model="openai/m")
+        assert receipt is not None
+        await receipt.wait_applied(timeout_s=PATIENCE_S)
+        memory.close(model="openai/m")
+        assert (await stage.stats()).memories == kept
+
+
 async def test_recall_over_its_budget_is_a_timeout_and_the_exchange_is_stored(mock_clock: MockClock) -> None:
     """The chat goes on without memory; a tool loop that began so stays so, for the sake of the prompt cache."""
     encoder = SlowEncoder()
