@@ -1,6 +1,6 @@
-"""Calls to providers: one HTTP client each, bounded, with every failure turned into our own errors.
+"""Calls to providers: bounded connections to each, with every failure turned into our own errors.
 
-Owns the clients and their connections; what happens within a call is `router.upstream_call`'s business. Must never
+Owns what is open to each provider; what happens within a call is `router.upstream_call`'s business. Must never
 follow a redirect, or read proxy settings from the environment.
 """
 
@@ -18,7 +18,7 @@ from models.errors import Overloaded, UpstreamError
 from models.provider_settings import ProviderSettings, Secret
 from router.headers import HeaderList, request_headers
 from router.masking import mask_for
-from router.upstream_call import CLOSE_TIMEOUT_S, REPLY_BYTES_MAX, Call, Link, UpstreamResponse, close
+from router.upstream_call import CLOSE_TIMEOUT_S, REPLY_BYTES_MAX, Call, Link, UpstreamResponse
 
 __all__ = ["REPLY_BYTES_MAX", "Upstream", "UpstreamResponse", "open_upstream"]
 
@@ -67,17 +67,17 @@ class Upstream:
         with ExitStack() as slot:
             with link.breaker.admitted() as ticket:
                 await _acquire(link, slot)
-                response, attempts = await Call(link, method=method, path=path, headers=headers).send(body, ticket)
+                answer, attempts = await Call(link, method=method, path=path, headers=headers).send(body, ticket)
             try:
                 reply = UpstreamResponse(
-                    response,
+                    answer,
                     provider=link.name,
                     idle_timeout_s=link.settings.idle_timeout_s,
-                    mask=mask_for(headers, status=response.status_code),
+                    mask=mask_for(headers, status=answer.status),
                     attempts=attempts,
                 )
             except UpstreamError:
-                await close(response)
+                await answer.aclose()
                 raise
             try:
                 yield reply
@@ -116,20 +116,21 @@ class Upstream:
         """Close all connections."""
         for link in self._links.values():
             with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-                await link.client.aclose()
+                await link.connections.aclose()
 
     def _link(self, provider: str) -> Link:
         link = self._links.get(provider)
         if link is None:
             if self._tls is None:  # reading the certificates takes some 20 ms, so once for all providers, when needed
                 self._tls = httpx.create_ssl_context(trust_env=False)
+                self._tls.set_alpn_protocols(["http/1.1"])
             link = self._links[provider] = Link(provider, self._settings[provider], self._tls)
         return link
 
 
 @asynccontextmanager
 async def open_upstream(by_name: Mapping[str, ProviderSettings]) -> AsyncIterator[Upstream]:
-    """The clients of these providers, for the life of the service. Each connects when it is first called."""
+    """Connections to these providers, for the life of the service. Each connects when it is first called."""
     upstream = Upstream(by_name)
     try:
         yield upstream

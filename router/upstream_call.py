@@ -1,6 +1,6 @@
 """One call to a provider: attempts up to the response's headers, then the response as an iterator.
 
-Beside `router.upstream` the only module on the way to providers that knows httpx. Owns the timeouts of a call and the
+Owns the timeouts of a call and the
 mapping of foreign errors; must never put a URL or a key into an error text, nor try again once a provider may have
 begun to work on a request. Whether it does try again, `router.resilience` decides.
 """
@@ -14,27 +14,31 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-import httpx
 import trio
 
 from models.errors import UpstreamError, UpstreamTimeout
 from models.provider_settings import ProviderSettings
 from router.headers import HeaderList, response_headers
 from router.masking import KeyMask, mask_headers
+from router.provider_connections import (
+    Answer,
+    CallFailed,
+    NotReached,
+    NotReachedInTime,
+    NotSendable,
+    NotTaken,
+    ProviderConnections,
+)
 from router.resilience import FAILURE_STATUSES, Breaker, RetryPolicy, Ticket, asked_pause_s, is_busy
 
 REPLY_BYTES_MAX = 64 * 1024 * 1024
 """Of a reply that is read whole. Larger than any provider's limit, with room for images in base64."""
 
 CLOSE_TIMEOUT_S = 2.0
-_KEEPALIVE_EXPIRY_S = 30.0  # below the idle limit of common load balancers (60 s), so we rarely write into a closed one
 _DECODED = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib recognises both headers with this window
 _GZIP_BEGINS = b"\x1f"
-_TIMED_OUT: dict[type[Exception], str] = {
-    httpx.ConnectTimeout: "accept a connection",
-    httpx.WriteTimeout: "take the request",
-}
+_FAILED_TO: dict[type[Exception], str] = {NotReachedInTime: "accept a connection", NotTaken: "take the request"}
 
 
 class UpstreamResponse:
@@ -47,24 +51,25 @@ class UpstreamResponse:
     scope must not stay open across a `yield` (PEP 789).
 
     Attributes:
+        media_type: the content type without its parameters, in lower case; "" when the provider gives none.
         attempts: how many it took.
     """
 
     def __init__(
-        self, response: httpx.Response, *, provider: str, idle_timeout_s: float, mask: KeyMask, attempts: int = 1
+        self, answer: Answer, *, provider: str, idle_timeout_s: float, mask: KeyMask, attempts: int = 1
     ) -> None:
-        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        given = dict(answer.headers)
+        encoding = given.get("content-encoding", "identity").strip().lower()
         decoded = encoding in _DECODED
         if not decoded and encoding not in {"", "identity"}:
             raise UpstreamError(f"The provider {provider} used an encoding that was not asked for.")
-        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-        self.status = response.status_code
+        self.status = answer.status
         self.attempts = attempts
-        self.headers: HeaderList = mask_headers(response_headers(pairs, decoded=decoded), mask)
-        self._response = response
+        self.headers: HeaderList = mask_headers(response_headers(answer.headers, decoded=decoded), mask)
+        self.media_type = given.get("content-type", "").partition(";")[0].strip().lower()
+        self._answer = answer
         self._provider = provider
         self._idle_timeout_s = idle_timeout_s
-        self._chunks = response.aiter_raw()
         self._inflater = _Inflater() if decoded else None
         self._mask = mask
 
@@ -73,11 +78,6 @@ class UpstreamResponse:
         """Whether the provider streams; some answer `stream: true` with a plain body."""
         return self.media_type == "text/event-stream"
 
-    @property
-    def media_type(self) -> str:
-        """The content type without its parameters, in lower case; "" when the provider gives none."""
-        return str(self._response.headers.get("content-type", "")).partition(";")[0].strip().lower()
-
     def __aiter__(self) -> UpstreamResponse:
         return self
 
@@ -85,15 +85,9 @@ class UpstreamResponse:
         with mapped_errors(self._provider), trio.fail_after(self._idle_timeout_s):
             chunk = b""
             while not chunk:
-                try:
-                    chunk = await anext(self._chunks)
-                except StopAsyncIteration:
-                    if self._inflater is not None:
-                        self._inflater.check_whole()
-                    chunk = self._mask.end()
-                    if not chunk:
-                        raise
-                    return chunk
+                chunk = await self._answer.receive()
+                if not chunk:
+                    return self._last()
                 if self._inflater is not None:
                     chunk = self._inflater.inflate(chunk)
                 chunk = self._mask.feed(chunk)
@@ -115,17 +109,17 @@ class UpstreamResponse:
 
     async def aclose(self) -> None:
         """Close the connection, or give it back if the body was read to its end. May be called again."""
-        # The generators inside httpx are only finished by running them to an end: resumed under cancellation they
-        # unwind one by one, while left alone each would be reported as garbage (style.md 6.4).
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                async for _ in self._chunks:
-                    pass
-            except (httpx.HTTPError, httpx.StreamError):
-                pass
-            finally:
-                await close(self._response)
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await self._answer.aclose()
+
+    def _last(self) -> bytes:
+        """What the mask has kept back for a key that might still have come; then the end."""
+        if self._inflater is not None:
+            self._inflater.check_whole()
+        chunk = self._mask.end()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
 
 class _Inflater:
@@ -157,73 +151,25 @@ class _Inflater:
             raise zlib.error("the data ends too early")
 
 
-class _Body(httpx.AsyncByteStream):
-    """A request's body in one piece. httpx's own is an async generator, which a cancelled call would leave halfway."""
-
-    def __init__(self, body: bytes) -> None:
-        self._left = [body] if body else []
-
-    def __aiter__(self) -> _Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        return self._left.pop()
-
-
-class _Upload(httpx.AsyncByteStream):
-    """A request's body that comes in pieces. What its source raises goes through the HTTP client as it is."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._on_end = on_end
-
-    def __aiter__(self) -> _Upload:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._chunks)
-        except StopAsyncIteration:
-            self._on_end()
-            raise
-
-
 class Link:
-    """One provider's client and the limiter in front of it.
+    """One provider: its connections, the limiter in front of them, and whether it is well."""
 
-    With as many tokens as the pool has connections nobody ever queues inside the pool, whose queue loses slots when its
-    waiters are cancelled (httpcore #1093).
-    """
-
-    __slots__ = ("base_url", "breaker", "client", "limiter", "name", "policy", "retries", "settings")
+    __slots__ = ("breaker", "connections", "limiter", "name", "policy", "retries", "settings")
 
     def __init__(self, name: str, settings: ProviderSettings, tls: ssl.SSLContext) -> None:
         self.name = name
         self.settings = settings
-        self.base_url = settings.base_url.rstrip("/")
         self.limiter = trio.CapacityLimiter(settings.connections_max)
         self.policy = RetryPolicy(retries_max=settings.retries_max, wait_max_s=settings.retry_wait_max_s)
         self.breaker = Breaker(
             name, failures=settings.breaker_failures, open_s=settings.breaker_open_s, clock=trio.current_time
         )
         self.retries = 0
-        self.client = httpx.AsyncClient(
-            verify=tls,
-            trust_env=False,
-            follow_redirects=False,
-            limits=httpx.Limits(
-                max_connections=settings.connections_max,
-                max_keepalive_connections=settings.connections_max,
-                keepalive_expiry=_KEEPALIVE_EXPIRY_S,
-            ),
-            timeout=httpx.Timeout(
-                connect=settings.connect_timeout_s,
-                write=settings.write_timeout_s,
-                pool=settings.connect_timeout_s,
-                read=None,  # our own deadlines: one for the first byte, one between chunks
-            ),
+        self.connections = ProviderConnections(
+            settings.base_url,
+            tls,
+            connect_timeout_s=settings.connect_timeout_s,
+            write_timeout_s=settings.write_timeout_s,
         )
 
 
@@ -233,27 +179,27 @@ class Call:
     def __init__(self, link: Link, *, method: str, path: str, headers: HeaderList) -> None:
         self._link = link
         self._method = method
-        self._url = link.base_url + path
+        self._path = path
         self._headers = headers
 
-    async def send(self, body: bytes | AsyncIterator[bytes], ticket: Ticket) -> tuple[httpx.Response, int]:
+    async def send(self, body: bytes | AsyncIterator[bytes], ticket: Ticket) -> tuple[Answer, int]:
         """The answer, and how many attempts it took. See `Upstream.stream`."""
         breaker = self._link.breaker
         with mapped_errors(self._link.name):
             try:
-                response, attempts = await self._send_in_time(body)
-            except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):  # our own mistakes
+                answer, attempts = await self._send_in_time(body)
+            except NotSendable:  # the client's mistake
                 raise
-            except (httpx.TransportError, trio.TooSlowError):
+            except (CallFailed, trio.TooSlowError):
                 breaker.failed(ticket)
                 raise
-        if response.status_code in FAILURE_STATUSES:
+        if answer.status in FAILURE_STATUSES:
             breaker.failed(ticket)
-        elif response.status_code != 500:  # it says nothing about the provider as a whole
+        elif answer.status != 500:  # it says nothing about the provider as a whole
             breaker.succeeded(ticket)
-        return response, attempts
+        return answer, attempts
 
-    async def _send_in_time(self, body: bytes | AsyncIterator[bytes]) -> tuple[httpx.Response, int]:
+    async def _send_in_time(self, body: bytes | AsyncIterator[bytes]) -> tuple[Answer, int]:
         with trio.CancelScope() as patience:
             if not isinstance(body, bytes):
                 return await self._send_once(body, patience), 1
@@ -261,36 +207,36 @@ class Call:
             return await self._send_patiently(body, patience)
         raise trio.TooSlowError
 
-    async def _send_patiently(self, body: bytes, patience: trio.CancelScope) -> tuple[httpx.Response, int]:
+    async def _send_patiently(self, body: bytes, patience: trio.CancelScope) -> tuple[Answer, int]:
         link, attempts = self._link, 0
         while True:
             attempts += 1
-            request = link.client.build_request(self._method, self._url, headers=self._headers, content=body)
-            request.stream = _Body(body)
             try:
-                response = await self._link.client.send(request, stream=True)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+                answer = await self._ask(body)
+            except NotReached:
                 pause_s = self._pause_s(attempts, None, patience)
                 if pause_s is None:
                     raise
             else:
-                headers = response.headers.items()
-                if not is_busy(response.status_code, headers):
-                    return response, attempts
-                pause_s = self._pause_s(attempts, asked_pause_s(headers, now_s=time.time()), patience)
+                if not is_busy(answer.status, answer.headers):
+                    return answer, attempts
+                pause_s = self._pause_s(attempts, asked_pause_s(answer.headers, now_s=time.time()), patience)
                 if pause_s is None:
-                    return response, attempts
-                await close(response)
+                    return answer, attempts
+                await answer.aclose()
             link.retries += 1
             await trio.sleep(pause_s)
 
-    async def _send_once(self, chunks: AsyncIterator[bytes], patience: trio.CancelScope) -> httpx.Response:
+    async def _send_once(self, chunks: AsyncIterator[bytes], patience: trio.CancelScope) -> Answer:
         def sent() -> None:
             patience.deadline = trio.current_time() + self._link.settings.first_byte_timeout_s
 
-        request = self._link.client.build_request(self._method, self._url, headers=self._headers)
-        request.stream = _Upload(chunks, on_end=sent)
-        return await self._link.client.send(request, stream=True)
+        return await self._ask(chunks, on_sent=sent)
+
+    async def _ask(self, body: bytes | AsyncIterator[bytes], on_sent: Callable[[], None] | None = None) -> Answer:
+        return await self._link.connections.ask(
+            self._method, self._path, headers=self._headers, body=body, on_sent=on_sent
+        )
 
     def _pause_s(self, attempts: int, asked_s: float | None, patience: trio.CancelScope) -> float | None:
         """How long to wait before the next attempt; None when there is none, or no time for one."""
@@ -302,23 +248,17 @@ class Call:
         return pause_s
 
 
-async def close(response: httpx.Response) -> None:
-    """Close a response whose body is of no interest, or that is read."""
-    with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-        await response.aclose()
-
-
 @contextmanager
 def mapped_errors(provider: str) -> Iterator[None]:
-    """Foreign errors become ours, here and nowhere else. `from None`: theirs carry the URL."""
+    """What becomes of a failed call, here and nowhere else."""
     try:
         yield
-    except (trio.TooSlowError, httpx.TimeoutException) as error:
-        failed = _TIMED_OUT.get(type(error), "answer")
+    except (trio.TooSlowError, NotReachedInTime, NotTaken) as error:
+        failed = _FAILED_TO.get(type(error), "answer")
         raise UpstreamTimeout(f"The provider {provider} did not {failed} in time.") from None
-    except httpx.ConnectError:
+    except NotReached:
         raise UpstreamError(
             f"The provider {provider} cannot be reached.", hint="Check its base_url and that it is running."
         ) from None
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, zlib.error):
+    except (CallFailed, zlib.error):
         raise UpstreamError(f"The connection to the provider {provider} broke.") from None

@@ -1,16 +1,15 @@
 """The whole application in one task tree, with no socket anywhere: requests are ASGI calls, the provider is in memory.
 
-Real: routes, relay, upstream with httpx and its pool, supervisor, actors. Nothing waits for anything outside Trio, so
+Real: routes, relay, upstream with its connections, supervisor, actors. Nothing waits for anything outside Trio, so
 every checkpoint of a request can be counted and struck.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpcore
 import msgspec
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
@@ -25,52 +24,6 @@ from tests.patience import PATIENT_PROXY
 from tests.running import settings_for
 
 PROVIDER = ProviderSettings(base_url="http://provider.test/v1", api_key=Secret("sk-fake"))
-
-
-class _Connection(httpcore.AsyncNetworkStream):
-    """One end of a pair of streams in memory."""
-
-    def __init__(self, stream: trio.StapledStream[Any, Any]) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore's name
-        """What has come; b"" at the end."""
-        return bytes(await self._stream.receive_some(max_bytes))
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Send everything."""
-        await self._stream.send_all(buffer)
-
-    async def aclose(self) -> None:
-        """Hang up."""
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        """Nothing is known of a connection without a socket."""
-        return None
-
-
-class _Network(httpcore.AsyncNetworkBackend):
-    """Leads everywhere to the one provider."""
-
-    def __init__(self, provider: FakeProvider, connections: trio.Nursery) -> None:
-        self._provider = provider
-        self._connections = connections
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """A connection to the provider."""
-        await trio.lowlevel.checkpoint()
-        ours, theirs = memory_stream_pair()
-        serve: Any = self._provider.serve  # any stream will do
-        self._connections.start_soon(serve, theirs)
-        return _Connection(ours)
 
 
 class Request:
@@ -170,13 +123,11 @@ class Building:
             await entry.gone.wait()
         link = self._upstream._link("openai")
         assert (link.limiter.borrowed_tokens, link.limiter.statistics().tasks_waiting) == (0, 0)
-        pool: Any = link.client._transport._pool  # type: ignore[attr-defined]  # httpx shows it nowhere else
-        assert not pool._requests
-        assert all(connection.is_idle() for connection in pool.connections), pool.connections
+        assert link.connections.open == link.connections.idle
         assert self.house.embedder.statistics()["interactive_waiting"] == 0
         await wait_all_tasks_blocked()
         statistics = trio.lowlevel.current_statistics()
-        assert statistics.tasks_living == self._tasks + len(pool.connections), "a task has stayed"
+        assert statistics.tasks_living == self._tasks + link.connections.open, "a task has stayed"
 
 
 @asynccontextmanager
@@ -184,8 +135,15 @@ async def open_building() -> AsyncIterator[Building]:
     """The application, open for requests."""
     async with open_house() as house, open_upstream({"openai": PROVIDER}) as upstream, trio.open_nursery() as network:
         provider = FakeProvider(0)
-        link = upstream._link("openai")
-        link.client._transport._pool._network_backend = _Network(provider, network)  # type: ignore[attr-defined]
+        serve: Any = provider.serve  # any stream will do
+
+        async def connect(_host: str, _port: int) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            ours, theirs = memory_stream_pair()
+            network.start_soon(serve, theirs)
+            return ours
+
+        upstream._link("openai").connections._open_stream = connect
         building = Building(house, upstream, provider)
         await building.settle_in()
         yield building

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from trio.testing import MockClock
 from models.errors import TooLarge, UpstreamError, UpstreamSuspended, UpstreamTimeout
 from models.provider_settings import ProviderSettings, Secret
 from router.headers import request_headers
+from router.provider_connections import ProviderConnections
 from router.upstream import Upstream, UpstreamResponse, open_upstream
 from tests.fakes.provider import FakeProvider, Script, open_dead_provider, open_fake_provider
-from tests.patience import pass_time_until, wait_until
+from tests.patience import PATIENCE_S, pass_time_until, wait_until
 
 _PATH = "/chat/completions"
 
@@ -156,7 +158,12 @@ async def test_a_dead_provider_is_refused_at_once_until_a_probe_succeeds(mock_cl
             assert (numbers["breaker"], numbers["breaker_open"], numbers["breaker_openings"]) == ("open", 1, 1)
 
             mock_clock.jump(10)
-            upstream._links["fake"].base_url = provider.base_url  # it is back
+            upstream._links["fake"].connections = ProviderConnections(  # it is back
+                provider.base_url,
+                ssl.create_default_context(),
+                connect_timeout_s=PATIENCE_S,
+                write_timeout_s=PATIENCE_S,
+            )
             await call(upstream)
             assert upstream.statistics()["fake"]["breaker"] == "closed"
 

@@ -1,0 +1,331 @@
+"""HTTP/1.1 to one provider: h11 over Trio, on connections that are kept alive.
+
+The layer below `router.upstream_call`, which httpx filled before: per call it cost more than all the rest of a proxied
+request (`bench/RESULTS.md`). Owns connections and the framing of requests and answers. Must never follow a redirect,
+keep a cookie, read the environment, or bound how many connections there are: the limiter in front of it does.
+
+What h11 hands out of one read leaves in one piece. A connection goes back to the others as soon as an answer's end has
+been read, and is closed in every other case.
+"""
+
+from __future__ import annotations
+
+import select
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import h11
+import httpx
+import trio
+
+from router.headers import HeaderList
+
+KEEPALIVE_EXPIRY_S = 30.0
+"""Below the idle limit of common load balancers (60 s), so that we rarely write into a closed connection."""
+
+HEAD_BYTES_MAX = 100 * 1024
+"""Of an answer's status line and headers, and of a chunk's own head."""
+
+_RECEIVE_BYTES_MAX = 64 * 1024
+_JOINED_BYTES_MAX = 64 * 1024  # a longer body is not copied behind its head
+_LATIN = "latin-1"
+_PORTS = {"http": 80, "https": 443}
+
+
+class CallFailed(Exception):
+    """A provider was not reached, or a connection to it broke. Says nothing of where it leads."""
+
+
+class NotReached(CallFailed):
+    """There is no connection; nothing was sent."""
+
+
+class NotReachedInTime(NotReached):
+    """The same, and the time for it is over."""
+
+
+class NotTaken(CallFailed):
+    """The provider does not read what it is sent."""
+
+
+class ConnectionBroken(CallFailed):
+    """The provider hung up, or what it says is no HTTP."""
+
+
+class NotSendable(CallFailed):
+    """What should be sent is no HTTP: a body that is not as long as it was said to be."""
+
+
+class _HungUp(Exception):
+    """Nobody reads any more what is sent; there may be an answer all the same."""
+
+
+OpenStream = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""Opens a plain connection to a host and port; raises OSError."""
+
+
+class ProviderConnections:
+    """The connections to one provider. Each opens when a call finds none that is free."""
+
+    def __init__(
+        self,
+        base_url: str,
+        tls: ssl.SSLContext,
+        *,
+        connect_timeout_s: float,
+        write_timeout_s: float,
+        open_stream: OpenStream = trio.open_tcp_stream,
+    ) -> None:
+        url = httpx.URL(base_url)
+        self._base_url = base_url.rstrip("/")
+        self._host = url.raw_host.decode("ascii")
+        self._port = url.port or _PORTS[url.scheme]
+        self._host_header = url.netloc.decode("ascii")
+        self._tls = tls if url.scheme == "https" else None
+        self._connect_timeout_s = connect_timeout_s
+        self._write_timeout_s = write_timeout_s
+        self._open_stream = open_stream
+        self._idle: list[_Connection] = []
+        self.open = 0
+
+    @property
+    def idle(self) -> int:
+        """How many of the open connections wait for a call."""
+        return len(self._idle)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: HeaderList,
+        body: bytes | AsyncIterator[bytes],
+        on_sent: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Send a request; its answer once its headers are here. The answer must be closed.
+
+        Args:
+            path: below the base URL, with its slash.
+            headers: with `content-length` or `transfer-encoding` where the body comes in pieces.
+            body: what its iterator raises comes out of here.
+            on_sent: told when a body in pieces has come to its end.
+
+        Raises:
+            NotReached, NotReachedInTime: no connection.
+            NotTaken: the provider took nothing for `write_timeout_s`.
+            ConnectionBroken: there is no answer.
+            NotSendable: the request was given up; the provider is not to blame.
+        """
+        sent = [("host", self._host_header), *headers]
+        if isinstance(body, bytes):
+            sent.append(("content-length", str(len(body))))
+        head = h11.Request(method=method, target=_target(self._base_url + path), headers=sent)
+        connection = await self._free() or await self._connect()
+        try:
+            with suppress(_HungUp):  # perhaps it has answered before it read all
+                await self._send(connection, head, body, on_sent)
+            return Answer(self, connection, await connection.receive_head())
+        except h11.LocalProtocolError:
+            await self._close(connection)
+            raise NotSendable from None
+        except BaseException:
+            await self._close(connection)
+            raise
+
+    async def aclose(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            await self._close(self._idle.pop())
+
+    async def _send(
+        self,
+        connection: _Connection,
+        head: h11.Request,
+        body: bytes | AsyncIterator[bytes],
+        on_sent: Callable[[], None] | None,
+    ) -> None:
+        data = connection.wire.send(head) or b""
+        if not isinstance(body, bytes):
+            await self._write(connection, data)
+            async for chunk in body:
+                await self._write(connection, connection.wire.send(h11.Data(data=chunk)) or b"")
+            if on_sent is not None:
+                on_sent()
+            await self._write(connection, connection.wire.send(h11.EndOfMessage()) or b"")
+            return
+        if len(body) > _JOINED_BYTES_MAX:
+            await self._write(connection, data)
+            data = b""
+        if body:
+            data += connection.wire.send(h11.Data(data=body)) or b""
+        connection.wire.send(h11.EndOfMessage())
+        await self._write(connection, data)
+
+    async def _write(self, connection: _Connection, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            with trio.fail_after(self._write_timeout_s):
+                await connection.stream.send_all(data)
+        except trio.TooSlowError:
+            raise NotTaken from None
+        except (trio.BrokenResourceError, ssl.SSLError):
+            raise _HungUp from None
+
+    async def _free(self) -> _Connection | None:
+        """The connection that was used last, if it is still good. Those that are not are closed."""
+        oldest_s = trio.current_time() - KEEPALIVE_EXPIRY_S
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_since_s > oldest_s and not connection.has_input():
+                return connection
+            await self._close(connection)
+        return None
+
+    async def _connect(self) -> _Connection:
+        try:
+            with trio.fail_after(self._connect_timeout_s):
+                plain = await self._open_stream(self._host, self._port)
+                stream = plain if self._tls is None else await self._secured(plain, self._tls)
+        except trio.TooSlowError:
+            raise NotReachedInTime from None
+        except (OSError, trio.BrokenResourceError, ssl.SSLError):
+            raise NotReached from None
+        self.open += 1
+        return _Connection(stream, plain)
+
+    async def _secured(self, plain: trio.abc.Stream, tls: ssl.SSLContext) -> trio.abc.Stream:
+        stream = trio.SSLStream(plain, tls, server_hostname=self._host, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(plain)
+            raise
+        return stream
+
+    def _give_back(self, connection: _Connection) -> None:
+        connection.idle_since_s = trio.current_time()
+        self._idle.append(connection)
+
+    async def _close(self, connection: _Connection) -> None:
+        self.open -= 1
+        await trio.aclose_forcefully(connection.stream)
+
+
+class Answer:
+    """A provider's answer.
+
+    Attributes:
+        status: of it.
+        headers: names in lower case, as they came otherwise.
+    """
+
+    __slots__ = ("_connection", "_connections", "headers", "status")
+
+    def __init__(self, connections: ProviderConnections, connection: _Connection, response: h11.Response) -> None:
+        self.status = response.status_code
+        self.headers: HeaderList = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers
+        ]
+        self._connections = connections
+        self._connection: _Connection | None = connection
+
+    async def receive(self) -> bytes:
+        """What has come of the body since, at least a byte; b"" at its end.
+
+        Raises:
+            ConnectionBroken: it ended too early.
+        """
+        connection = self._connection
+        if connection is None:
+            return b""
+        chunk = await connection.receive_body()
+        if connection.is_at_end:
+            self._connection = None
+            if connection.begin_next():
+                self._connections._give_back(connection)
+            else:
+                await self._connections._close(connection)
+        return chunk
+
+    async def aclose(self) -> None:
+        """Hang up, unless the body was read to its end. May be called again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._connections._close(connection)
+
+
+class _Connection:
+    """One connection and where h11 is on it."""
+
+    __slots__ = ("_socket", "idle_since_s", "is_at_end", "stream", "wire")
+
+    def __init__(self, stream: trio.abc.Stream, plain: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        self.idle_since_s = 0.0
+        self.is_at_end = False
+        self._socket: Any = getattr(plain, "socket", None)
+
+    def has_input(self) -> bool:
+        """Whether something has come that nobody asked for: as a rule, that the provider has hung up."""
+        if self._socket is None:
+            return False
+        waiting = select.poll()
+        waiting.register(self._socket.fileno(), select.POLLIN)
+        return bool(waiting.poll(0))
+
+    async def receive_head(self) -> h11.Response:
+        while True:
+            event = self._next_event()
+            if isinstance(event, h11.Response):
+                return event
+            if event is h11.NEED_DATA:
+                await self._fill()
+            elif not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+                raise ConnectionBroken  # nobody asked for another protocol
+
+    async def receive_body(self) -> bytes:
+        parts: list[bytes] = []
+        while True:
+            event = self._next_event()
+            if isinstance(event, h11.Data):
+                parts.append(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self.is_at_end = True
+                return b"".join(parts)
+            elif parts:
+                return b"".join(parts)
+            elif event is h11.NEED_DATA:
+                await self._fill()
+            else:
+                raise ConnectionBroken
+
+    def begin_next(self) -> bool:
+        """Whether another request may follow on this connection."""
+        if self.wire.our_state is not h11.DONE or self.wire.their_state is not h11.DONE:
+            return False
+        self.wire.start_next_cycle()
+        self.is_at_end = False
+        return not self.wire.trailing_data[0]
+
+    def _next_event(self) -> Any:
+        try:
+            return self.wire.next_event()
+        except h11.RemoteProtocolError:
+            raise ConnectionBroken from None  # theirs may quote what was sent
+
+    async def _fill(self) -> None:
+        try:
+            self.wire.receive_data(bytes(await self.stream.receive_some(_RECEIVE_BYTES_MAX)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
+            raise ConnectionBroken from None
+
+
+@lru_cache(maxsize=256)
+def _target(url: str) -> bytes:
+    """Path and query of a URL, encoded as they go over the wire."""
+    return httpx.URL(url).raw_path
