@@ -1,0 +1,1 @@
+"""What other products give their users as an export, read as lines of an upload."""
