@@ -51,6 +51,7 @@ class Administration:
         *,
         now_ms: Callable[[], int],
         retire: Retire = nothing_in_memory,
+        url: str = "",
     ) -> None:
         """Make one.
 
@@ -60,8 +61,10 @@ class Administration:
             upstream: asks providers about keys.
             now_ms: the wall clock.
             retire: takes a vault that was shredded out of memory.
+            url: where the server that does these commands listens, or "" where none runs.
         """
         self._directory = directory
+        self._url = url
         self._keys = AccountKeys(
             directory, now_ms=now_ms, retire=retire, rotation_grace_s=settings.keys.rotation_grace_s
         )
@@ -103,7 +106,7 @@ class Administration:
         return await function(arguments)
 
     async def _ping(self, _: Arguments) -> Body:
-        return {"version": VERSION}
+        return {"version": VERSION, "url": self._url}
 
     # Keys.
 

@@ -19,24 +19,40 @@ import click
 
 from models.version import VERSION
 from router.commands.accounts import accounts, audit
+from router.commands.chatting import chat
+from router.commands.config import print_config
+from router.commands.grouping import Grouped
 from router.commands.keys import keys, vaults
-from router.commands.operations import OPERATIONS
-from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, EXIT_SETUP, JSON, load, print_json, run, with_store
+from router.commands.operations import backup, doctor, restore, rotate_server_key
+from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, EXIT_SETUP, JSON, load, run, with_store
 from router.commands.providers import providers
-from router.commands.transfers import TRANSFERS
+from router.commands.searching import search
+from router.commands.server_status import status
+from router.commands.terminal import complain, print_json, warn
+from router.commands.tools import bench, completion
+from router.commands.transfers import export_command, import_command
+from router.commands.upload import upload_command
 
 if TYPE_CHECKING:
     from actors.store.directory_protocol import Directory
     from models.errors import MemoryRouterError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+EPILOG = """\
+Exit codes: 0 done; 1 a fault, or a refused command; 2 a mistake in arguments, settings or the data directory.
+
+Results go to stdout, everything else to stderr. Lists are tables on a terminal, lines with tabs when piped, and JSON
+with --json. NO_COLOR, FORCE_COLOR and TERM=dumb are honoured.
+"""
+
+
+@click.group(cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(VERSION, prog_name="memoryrouter", message="%(prog)s %(version)s")
 def program() -> None:
-    """A private memory for every user of an AI product, behind an OpenAI-compatible URL."""
+    """A private memory for every user of an AI product, behind the URL of an OpenAI-style API."""
 
 
-@program.command()
+@click.command()
 @CONFIG
 @DATA_DIR
 @click.option("--host", help="Address to listen on; overrides server.host.")
@@ -57,10 +73,10 @@ def serve(config: Path | None, data_dir: Path, host: str | None, port: int | Non
 
     settle_interpreter()
     with uncaught_errors_logged():
-        run(partial(service.serve, settings, data_dir=data_dir, announce=_print_account_key, warn=_print_warning))
+        run(partial(service.serve, settings, data_dir=data_dir, announce=_print_account_key, warn=warn))
 
 
-@program.command()
+@click.command(short_help="Create the data directory, and print its account key.")
 @CONFIG
 @DATA_DIR
 @JSON
@@ -80,8 +96,11 @@ def init(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
         _print_account_key(key)
 
 
-for command in (keys, vaults, accounts, providers, audit, *OPERATIONS, *TRANSFERS):
-    program.add_command(command)
+program.add_section("Server", serve, init, status)
+program.add_section("Memory", chat, search, upload_command, export_command, import_command)
+program.add_section("Keys and accounts", keys, vaults, accounts, providers, audit)
+program.add_section("Data directory", backup, restore, doctor, rotate_server_key)
+program.add_section("Tools", print_config, bench, completion)
 
 
 # --- how commands run ---
@@ -140,13 +159,9 @@ def _first(error: BaseException, kind: type[MemoryRouterError]) -> MemoryRouterE
 
 
 def _complain(text: str, code: int) -> int:
-    click.echo(f"error: {' '.join(text.split())}", err=True)
+    complain(" ".join(text.split()))
     return code
 
 
 def _print_account_key(key: str) -> None:
     click.echo(f"account key: {key}")
-
-
-def _print_warning(sentence: str) -> None:
-    click.echo(f"warning: {sentence}", err=True)

@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +29,7 @@ from actors.store.damage import behind_its_counter, missing
 from actors.store.data_directory import META_FILE, commits_of, shard_count, shard_path
 from actors.store.ledger import LEDGER_FILE, ledger_lines, read_ledger
 from actors.store.migrations import schema_version
+from actors.store.progress import Report, unreported
 from actors.store.rotation import server_key_id
 from actors.store.seal import sync_directory
 from models.errors import SetupError
@@ -76,8 +78,11 @@ class Manifest(msgspec.Struct, frozen=True):
     files: tuple[BackedUpFile, ...]
 
 
-def back_up(data_dir: Path, target_dir: Path, *, now_ms: int) -> Manifest:
+def back_up(data_dir: Path, target_dir: Path, *, now_ms: int, report: Report = unreported) -> Manifest:
     """Copy a data directory into an empty one, while a server may use it, in this process or another. Blocks.
+
+    Args:
+        report: told how many bytes of the databases are copied, and how many there are.
 
     Raises:
         SetupError: there is no data directory, or the target is not empty, or one of them cannot be read or written.
@@ -89,10 +94,11 @@ def back_up(data_dir: Path, target_dir: Path, *, now_ms: int) -> Manifest:
         target_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(target_dir.iterdir()):
             raise SetupError(f"The backup directory {target_dir} is not empty.", hint="Name a new one.")
-        files = [_copy_database(data_dir / META_FILE, target_dir)]
+        copied = _Copied(data_dir, report)
+        files = [_copy_database(data_dir / META_FILE, target_dir, copied)]
         with open_copy(target_dir / META_FILE) as meta:
             shards, key_id = shard_count(meta), server_key_id(meta)
-        files += [_copy_database(shard_path(data_dir, shard), target_dir) for shard in range(shards)]
+        files += [_copy_database(shard_path(data_dir, shard), target_dir, copied) for shard in range(shards)]
         files.append(_copy_ledger(data_dir / LEDGER_FILE, target_dir))
         manifest = Manifest(
             format=FORMAT,
@@ -111,7 +117,26 @@ def back_up(data_dir: Path, target_dir: Path, *, now_ms: int) -> Manifest:
     return manifest
 
 
-def _copy_database(path: Path, target_dir: Path) -> BackedUpFile:
+class _Copied:
+    """How much of the databases of one backup is copied, in bytes of their files."""
+
+    __slots__ = ("_before", "_report", "_total")
+
+    def __init__(self, data_dir: Path, report: Report) -> None:
+        self._report = report
+        self._before = 0
+        self._total = sum(path.stat().st_size for path in data_dir.glob("*.db"))
+
+    def note(self, size_bytes: int, pages: int, pages_total: int) -> None:
+        """So many of the pages of a database with this size are copied."""
+        whole = pages >= pages_total
+        done = self._before + (size_bytes if whole else size_bytes * pages // pages_total)
+        self._before = done if whole else self._before
+        self._total = max(self._total, done)  # a server may write meanwhile
+        self._report(done, self._total)
+
+
+def _copy_database(path: Path, target_dir: Path, copied: _Copied) -> BackedUpFile:
     """Copy one database as of one moment. The reading transaction keeps writers from starting the copy anew."""
     if not path.exists():
         raise missing(path.name)
@@ -124,7 +149,7 @@ def _copy_database(path: Path, target_dir: Path) -> BackedUpFile:
         if commits < wanted:
             raise behind_its_counter(path.name, found=commits, wanted=wanted)
         schema = schema_version(source)
-        _copy_pages(source, copy)
+        _copy_pages(source, copy, partial(copied.note, path.stat().st_size))
         source.execute("COMMIT")
     finally:
         close_untouched(source)
@@ -136,7 +161,7 @@ def _copy_database(path: Path, target_dir: Path) -> BackedUpFile:
     return describe_file(copy, schema=schema, commits=commits)
 
 
-def _copy_pages(source: apsw.Connection, copy: Path) -> None:
+def _copy_pages(source: apsw.Connection, copy: Path, report: Report) -> None:
     target = apsw.Connection(str(copy))
     try:
         copy.chmod(0o600)
@@ -145,6 +170,7 @@ def _copy_pages(source: apsw.Connection, copy: Path) -> None:
         with target.backup("main", source, "main") as copying:
             while not copying.done:
                 copying.step(COPY_PAGES)
+                report(copying.page_count - copying.remaining, copying.page_count)
     finally:
         close_untouched(target)
 
@@ -218,8 +244,11 @@ def read_manifest(backup_dir: Path) -> Manifest:
     return manifest
 
 
-def verify_backup(backup_dir: Path) -> Manifest:
+def verify_backup(backup_dir: Path, *, report: Report = unreported) -> Manifest:
     """The manifest of a backup whose files are all there and unchanged. Reads them all. Blocks.
+
+    Args:
+        report: told how many bytes are verified, and how many there are.
 
     Raises:
         SetupError: one is missing or changed.
@@ -228,6 +257,7 @@ def verify_backup(backup_dir: Path) -> Manifest:
     names = {META_FILE, LEDGER_FILE, *(shard_path(backup_dir, shard).name for shard in range(manifest.shards))}
     if {file.name for file in manifest.files} != names:
         raise SetupError(f"The manifest of {backup_dir} does not name the files of a data directory.")
+    done, total = 0, sum(file.size_bytes for file in manifest.files)
     for file in manifest.files:
         try:
             found = describe_file(backup_dir / file.name, schema=file.schema, commits=file.commits)
@@ -235,6 +265,8 @@ def verify_backup(backup_dir: Path) -> Manifest:
             raise SetupError(f"{file.name} of the backup cannot be read: {error.strerror}.") from error
         if found != file:
             raise SetupError(f"{file.name} of the backup is not what its manifest says.", hint="Use another backup.")
+        done += file.size_bytes
+        report(done, total)
     return manifest
 
 

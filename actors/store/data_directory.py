@@ -24,6 +24,7 @@ from actors.store.damage import behind_its_counter, missing, unreadable
 from actors.store.erasing import reconcile
 from actors.store.ledger import LEDGER_FILE
 from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, Migration, migrate, schema_version
+from actors.store.progress import Report, unreported
 from actors.store.restoring import finish_restore
 from actors.store.rotation import Rotation, exchange_server_key, resolve_server_key, server_key_path
 from actors.store.seal import ServerKey, sync_directory
@@ -211,6 +212,7 @@ def rotate_server_key(
     server_key_file: Path | None = None,
     server_key: bytes | None = None,
     new_server_key: bytes | None = None,
+    report: Report = unreported,
 ) -> Rotation:
     """Exchange the server key of a data directory that nobody uses. Blocks.
 
@@ -223,6 +225,7 @@ def rotate_server_key(
         server_key_file: the key's file, if it is not in the data directory.
         server_key: the old key, if it is not in a file.
         new_server_key: the new key, if it shall not be in a file. Without it a new one is made, in the file.
+        report: told of how many vaults the keys are exchanged, and how many vaults there are.
 
     Raises:
         SetupError: the directory is in use or damaged, or the old key is not the right one.
@@ -236,7 +239,7 @@ def rotate_server_key(
                 raise SetupError(damage.message, hint=damage.hint)
             with prepared(meta_path, META_MIGRATIONS, now_ms=now_ms) as meta:
                 path = server_key_path(data_dir, server_key_file)
-                rotation = exchange_server_key(meta, path, given=server_key, new_secret=new_server_key)
+                rotation = exchange_server_key(meta, path, given=server_key, new_secret=new_server_key, report=report)
             sync_directory(data_dir)  # the WAL is gone for good, and the old wrapped keys with it
             return rotation
         except (apsw.Error, OSError) as error:

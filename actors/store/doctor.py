@@ -24,6 +24,8 @@ from actors.store.examining import DatabaseReport, Finding, describe, examine_sh
 from actors.store.keyring import KeyRing
 from actors.store.ledger import LEDGER_FILE, read_ledger
 from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, schema_version
+from actors.store.progress import Report as Progress
+from actors.store.progress import unreported
 from actors.store.provider_keys import damaged_provider_keys
 from actors.store.restoring import PARTIAL_FOLDER, READY_FOLDER, SNAPSHOT_FOLDER
 from actors.store.rotation import new_key_path, server_key_id, server_key_path
@@ -64,13 +66,20 @@ class Report(msgspec.Struct, frozen=True):
         return any(finding.repairable for finding in self.findings)
 
 
-def verify(data_dir: Path, *, server_key_file: Path | None = None, server_key: bytes | None = None) -> Report:
+def verify(
+    data_dir: Path,
+    *,
+    server_key_file: Path | None = None,
+    server_key: bytes | None = None,
+    progress: Progress = unreported,
+) -> Report:
     """Look at everything and change nothing; reads every row. Blocks.
 
     Args:
         data_dir: the directory; a server may be using it.
         server_key_file: the server key's file, if it is not in the data directory.
         server_key: the server key itself, instead of a file.
+        progress: told how many bytes of the shards are verified, and how many there are.
 
     Raises:
         SetupError: there is no data directory.
@@ -91,7 +100,7 @@ def verify(data_dir: Path, *, server_key_file: Path | None = None, server_key: b
             findings += _ledger_findings(meta, data_dir / LEDGER_FILE)
             findings += _provider_key_findings(meta, key)
             databases.append(describe(data_dir / META_FILE, meta, {}))
-            databases += _examine_shards(data_dir, meta, key, findings)
+            databases += _examine_shards(data_dir, meta, key, findings, _Verified(data_dir, progress))
             (vaults,) = one_row(meta, "SELECT count(*) FROM vault WHERE state = 0")
             (keys,) = one_row(meta, "SELECT count(*) FROM key WHERE revoked_ms IS NULL")
         except apsw.Error as error:
@@ -110,8 +119,29 @@ def verify(data_dir: Path, *, server_key_file: Path | None = None, server_key: b
     )
 
 
+class _Verified:
+    """How much of the shards is verified, by the bytes of their rows and files."""
+
+    __slots__ = ("_before", "_here", "_progress", "_total")
+
+    def __init__(self, data_dir: Path, progress: Progress) -> None:
+        self._progress = progress
+        self._before = self._here = 0
+        self._total = sum(path.stat().st_size for path in data_dir.glob("shard-*.db"))
+
+    def note(self, size_bytes: int) -> None:
+        """Rows with so many bytes are verified."""
+        self._here += size_bytes
+        self._progress(min(self._before + self._here, self._total), self._total)
+
+    def end_file(self, path: Path) -> None:
+        """All of a shard is: its pages hold more than the rows."""
+        self._before, self._here = self._before + path.stat().st_size, 0
+        self._progress(min(self._before, self._total), self._total)
+
+
 def _examine_shards(
-    data_dir: Path, meta: apsw.Connection, key: ServerKey | None, findings: list[Finding]
+    data_dir: Path, meta: apsw.Connection, key: ServerKey | None, findings: list[Finding], verified: _Verified
 ) -> Iterator[DatabaseReport]:
     vaults = known_vaults(meta)
     keyring = None
@@ -125,7 +155,10 @@ def _examine_shards(
                 continue
             try:
                 find_vault = None if keyring is None else keyring.peek
-                yield examine_shard(path, connection, findings, vaults=vaults, find_vault=find_vault)
+                yield examine_shard(
+                    path, connection, findings, vaults=vaults, find_vault=find_vault, opened=verified.note
+                )
+                verified.end_file(path)
             finally:
                 connection.close(True)
     finally:

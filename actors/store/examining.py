@@ -117,6 +117,7 @@ def examine_shard(
     *,
     vaults: Collection[int],
     find_vault: Find | None,
+    opened: Callable[[int], None] = lambda _: None,
 ) -> DatabaseReport:
     """Open every sealed row of a shard, and count what belongs to nobody.
 
@@ -126,6 +127,7 @@ def examine_shard(
         findings: gets what is wrong.
         vaults: numbers of all vaults in meta.db.
         find_vault: the live vault of a number; None leaves the rows unopened.
+        opened: told of every few rows how many bytes they have.
     """
     name = path.name
     rows: dict[str, int] = {}
@@ -144,7 +146,7 @@ def examine_shard(
             findings.append(Finding("warning", name, what, "They are kept; a backup may hold damaged ones whole."))
         if find_vault is not None:
             for table in Table:
-                rows[table.name.lower()] = _verify_rows(name, connection, table, find_vault, findings)
+                rows[table.name.lower()] = _verify_rows(name, connection, table, find_vault, findings, opened)
     except apsw.Error as error:
         what = f"Reading stopped half-way: {type(error).__name__}."
         findings.append(Finding("damage", name, what, "Restore a backup."))
@@ -152,7 +154,12 @@ def examine_shard(
 
 
 def _verify_rows(
-    name: str, connection: apsw.Connection, table: Table, find_vault: Find, findings: list[Finding]
+    name: str,
+    connection: apsw.Connection,
+    table: Table,
+    find_vault: Find,
+    findings: list[Finding],
+    opened: Callable[[int], None],
 ) -> int:
     verified = 0
     damaged: list[str] = []
@@ -168,6 +175,7 @@ def _verify_rows(
     for rows in all_sealed_rows(connection, table):
         verified += len(rows)
         damaged += [f"{row_id} in vault {vault}" for row_id, vault, _, _ in damaged_among(rows, table, find)]
+        opened(sum(len(body) for _, _, _, body in rows))
     if damaged:
         shown = ", ".join(damaged[:ROW_IDS_LOGGED_MAX]) + (", ..." if len(damaged) > ROW_IDS_LOGGED_MAX else "")
         what = f"{len(damaged)} rows of {table.name.lower()} fail their checksum: {shown}."

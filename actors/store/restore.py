@@ -24,6 +24,7 @@ from actors.store.ledger import LEDGER_FILE, Ledger, ledger_lines, ledger_of, re
 from actors.store.memory_changes import delete_again
 from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, Migration, migrate
 from actors.store.orphans import highest_vault, remove_orphans
+from actors.store.progress import Report, unreported
 from actors.store.restoring import NAMES_FILE, PARTIAL_FOLDER, READY_FOLDER, finish_restore, is_database
 from actors.store.rotation import rewrap_all, server_key_id, server_key_path
 from actors.store.seal import ServerKey, load_server_key, sync_directory
@@ -66,6 +67,7 @@ def restore(
     server_key_file: Path | None = None,
     server_key: bytes | None = None,
     backup_server_key: bytes | None = None,
+    report: Report = unreported,
 ) -> Restored:
     """Put a backup in the place of a data directory that nobody uses. Blocks.
 
@@ -78,6 +80,7 @@ def restore(
         server_key: the server key itself, instead of a file.
         backup_server_key: the key that the backup was sealed with, if another: everything is wrapped by the data
             directory's key then.
+        report: told how many bytes are done, and how many there are: each is verified, and then copied.
 
     Raises:
         SetupError: the backup is incomplete, damaged or newer than this version; the directory is in use, holds data
@@ -90,7 +93,7 @@ def restore(
             raise SetupError(
                 f"The data directory {data_dir} is not empty.", hint="Confirm that everything in it is to be replaced."
             )
-        manifest = verify_backup(backup_dir)
+        manifest = verify_backup(backup_dir, report=lambda done, total: report(done, 2 * total))
         key = _key_of(data_dir, server_key_file, server_key)
         old_key = key if backup_server_key is None else ServerKey(backup_server_key)
         if old_key.key_id.hex() != manifest.server_key_id:
@@ -98,7 +101,7 @@ def restore(
                 "The backup was sealed with another server key.",
                 hint="Put that key into the data directory, or give it beside the new one.",
             )
-        return _stage_and_finish(backup_dir, data_dir, manifest, old_key=old_key, key=key, now_ms=now_ms)
+        return _stage_and_finish(backup_dir, data_dir, manifest, old_key=old_key, key=key, now_ms=now_ms, report=report)
     except (apsw.Error, OSError) as error:
         raise SetupError(f"The restore into {data_dir} failed: {error}.") from error
     finally:
@@ -118,13 +121,23 @@ def _key_of(data_dir: Path, server_key_file: Path | None, server_key: bytes | No
 
 
 def _stage_and_finish(
-    backup_dir: Path, data_dir: Path, manifest: Manifest, *, old_key: ServerKey, key: ServerKey, now_ms: int
+    backup_dir: Path,
+    data_dir: Path,
+    manifest: Manifest,
+    *,
+    old_key: ServerKey,
+    key: ServerKey,
+    now_ms: int,
+    report: Report,
 ) -> Restored:
     partial = data_dir / PARTIAL_FOLDER
     partial.mkdir(mode=0o700)
+    done = total = sum(file.size_bytes for file in manifest.files)
     for file in manifest.files:
         shutil.copyfile(backup_dir / file.name, partial / file.name)
         (partial / file.name).chmod(0o600)
+        done += file.size_bytes
+        report(done, 2 * total)
     ledger = _joined(read_ledger(data_dir / LEDGER_FILE), read_ledger(partial / LEDGER_FILE))
     restored = _mend(partial, data_dir, manifest, ledger, old_key=old_key, key=key, now_ms=now_ms)
     write_durably(partial / LEDGER_FILE, ledger_lines(ledger.erasures))

@@ -16,6 +16,7 @@ import apsw
 import msgspec
 
 from actors.store.connections import all_rows, one_row
+from actors.store.progress import Report, unreported
 from actors.store.provider_keys import reseal_all
 from actors.store.seal import (
     KEY_BYTES,
@@ -94,10 +95,13 @@ def _finish_rotation(meta: apsw.Connection, path: Path) -> None:
     sync_directory(path.parent)
 
 
-def rewrap_all(meta: apsw.Connection, old: ServerKey, new: ServerKey) -> Rotation:
+def rewrap_all(meta: apsw.Connection, old: ServerKey, new: ServerKey, *, report: Report = unreported) -> Rotation:
     """Wrap data keys and provider keys by `new`, in one transaction, and empty the WAL. Blocks.
 
     It held the old ones. Rows are overwritten in place by as many bytes: see the schema.
+
+    Args:
+        report: told of how many vaults the keys are wrapped, and how many vaults there are.
 
     Raises:
         apsw.Error: nothing was changed.
@@ -107,11 +111,12 @@ def rewrap_all(meta: apsw.Connection, old: ServerKey, new: ServerKey) -> Rotatio
     try:
         rows = all_rows(meta, "SELECT vault, wrapped FROM vault_key WHERE wrapped <> zeroblob(?)", (WRAPPED_KEY_BYTES,))
         rewrapped = []
-        for number, wrapped in rows:
+        for place, (number, wrapped) in enumerate(rows, start=1):
             try:
                 rewrapped.append((old.rewrap_data_key(number, wrapped, by=new), number))
             except CorruptRow:
                 damaged.append(number)
+            report(place, len(rows))
         meta.executemany("UPDATE vault_key SET wrapped = ? WHERE vault = ?", rewrapped)
         resealed = reseal_all(meta, old, new)
         meta.execute("INSERT OR REPLACE INTO setting VALUES ('server_key_id', ?)", (new.key_id,))
@@ -130,7 +135,7 @@ def rewrap_all(meta: apsw.Connection, old: ServerKey, new: ServerKey) -> Rotatio
 
 
 def exchange_server_key(
-    meta: apsw.Connection, path: Path, *, given: bytes | None, new_secret: bytes | None
+    meta: apsw.Connection, path: Path, *, given: bytes | None, new_secret: bytes | None, report: Report = unreported
 ) -> Rotation:
     """Wrap everything by a new server key and put its file in the old one's place. Blocks.
 
@@ -139,6 +144,7 @@ def exchange_server_key(
         path: the key's file, of the old key if it has one, and of the new key unless `new_secret` is given.
         given: the old key, if it is not in the file.
         new_secret: the new key, if the operator keeps it elsewhere: then no file is written, and the old one goes.
+        report: as of `rewrap_all`.
 
     Raises:
         SetupError: the old key is not the right one.
@@ -146,7 +152,7 @@ def exchange_server_key(
     """
     old = resolve_server_key(meta, path, given)
     if new_secret is not None:
-        rotation = rewrap_all(meta, old, ServerKey(new_secret))
+        rotation = rewrap_all(meta, old, ServerKey(new_secret), report=report)
         if given is None:
             path.unlink()
             sync_directory(path.parent)
@@ -155,7 +161,7 @@ def exchange_server_key(
     waiting = new_key_path(path)
     waiting.unlink(missing_ok=True)  # of a rotation that ended before its transaction
     write_key_file(waiting, secret)
-    rotation = rewrap_all(meta, old, ServerKey(secret))
+    rotation = rewrap_all(meta, old, ServerKey(secret), report=report)
     os.replace(waiting, path)
     sync_directory(path.parent)
     return rotation

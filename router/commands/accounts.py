@@ -15,15 +15,33 @@ from router.commands.administering import (
     ask,
     days_in,
     number_in,
+    print_done,
     print_item,
-    printable,
 )
-from router.commands.options import CONFIG, DATA_DIR, JSON, print_json
+from router.commands.options import CONFIG, DATA_DIR, JSON
+from router.commands.terminal import Column, print_json, print_rows
 
 AUDIT_ENTRIES = 100
+_COLUMNS = (
+    Column("number", "right", "bold"),
+    Column("name", shrinks=True),
+    Column("created", minutes=True, rank=1),
+    Column("state"),
+    Column("keys", "right"),
+    Column("vaults", "right"),
+    Column("retention days", "right"),
+)
+_AUDIT_COLUMNS = (
+    Column("at", style="dim", minutes=True),
+    Column("account", rank=2),
+    Column("actor", rank=1),
+    Column("action", style="bold"),
+    Column("target"),
+    Column("detail", shrinks=True),
+)
 
 
-@click.group()
+@click.group(short_help="Create, list and change accounts.")
 def accounts() -> None:
     """Create, list and change accounts, also while the server runs. ACCOUNT is a number as in `accounts list`."""
 
@@ -52,12 +70,19 @@ def list_accounts(config: Path | None, data_dir: Path, *, as_json: bool) -> None
     if as_json:
         print_json(found)
         return
-    for account in found:
-        state = f"disabled {account['disabled_at']}" if account["disabled_at"] else "live"
-        click.echo(
-            f"{number_in(account['id']):>6}  {account['created_at']}  {state:<8}  keys: {account['live_keys']}  "
-            f"vaults: {account['vaults']}  retention: {account['retention_days'] or '-'}  {printable(account['name'])}"
+    rows = [
+        (
+            number_in(account["id"]),
+            account["name"],
+            account["created_at"],
+            "disabled" if account["disabled_at"] else "live",
+            account["live_keys"],
+            account["vaults"],
+            account["retention_days"],
         )
+        for account in found
+    ]
+    print_rows(_COLUMNS, rows)
 
 
 @accounts.command("show")
@@ -75,27 +100,30 @@ def show_account(account: str, config: Path | None, data_dir: Path, *, as_json: 
 @click.argument("name")
 @CONFIG
 @DATA_DIR
-def rename_account(account: str, name: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def rename_account(account: str, name: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Give an ACCOUNT another NAME."""
-    _change(config, data_dir, account, "renamed", name=name)
+    _change(config, data_dir, account, "renamed", name=name, as_json=as_json)
 
 
 @accounts.command("disable")
 @click.argument("account")
 @CONFIG
 @DATA_DIR
-def disable_account(account: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def disable_account(account: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Switch an ACCOUNT off: none of its keys opens anything, until it is enabled again."""
-    _change(config, data_dir, account, "disabled", disabled=True)
+    _change(config, data_dir, account, "disabled", disabled=True, as_json=as_json)
 
 
 @accounts.command("enable")
 @click.argument("account")
 @CONFIG
 @DATA_DIR
-def enable_account(account: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def enable_account(account: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Switch an ACCOUNT on again."""
-    _change(config, data_dir, account, "enabled", disabled=False)
+    _change(config, data_dir, account, "enabled", disabled=False, as_json=as_json)
 
 
 @accounts.command("retention")
@@ -103,14 +131,15 @@ def enable_account(account: str, config: Path | None, data_dir: Path) -> None:
 @click.argument("days")
 @CONFIG
 @DATA_DIR
-def retain_account(account: str, days: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def retain_account(account: str, days: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Delete the memories of an ACCOUNT after so many DAYS; none: as the settings say."""
-    _change(config, data_dir, account, "changed", retention_days=days_in(days))
+    _change(config, data_dir, account, "changed", retention_days=days_in(days), as_json=as_json)
 
 
-def _change(config: Path | None, data_dir: Path, account: str, done: str, **change: Any) -> None:
+def _change(config: Path | None, data_dir: Path, account: str, done: str, *, as_json: bool, **change: Any) -> None:
     changed = administer(config, data_dir, "accounts.change", account=account, **change)
-    click.echo(f"{done}: {number_in(changed['id'])}")
+    print_done(changed, f"{done}: {number_in(changed['id'])}", as_json=as_json)
 
 
 @accounts.command("delete")
@@ -123,13 +152,11 @@ def delete_account(account: str, config: Path | None, data_dir: Path, *, yes: bo
     """Delete an ACCOUNT for good: revoke its keys, shred its vaults and provider keys."""
     ask(f"Delete account {account} with all its keys and memories for good?", yes=yes)
     deleted = administer(config, data_dir, "accounts.delete", account=account)
-    if as_json:
-        print_json(deleted)
-    else:
-        click.echo(f"deleted: {number_in(deleted['id'])} with {deleted['vaults_deleted']} vaults")
+    sentence = f"deleted: {number_in(deleted['id'])} with {deleted['vaults_deleted']} vaults"
+    print_done(deleted, sentence, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Show who did what to keys, vaults and accounts.")
 @ANY_ACCOUNT
 @click.option("--limit", type=click.IntRange(min=1), default=AUDIT_ENTRIES, help="At most so many entries.")
 @CONFIG
@@ -141,9 +168,5 @@ def audit(account: str | None, limit: int, config: Path | None, data_dir: Path, 
     if as_json:
         print_json(entries)
         return
-    for entry in entries:
-        detail = ", ".join(f"{name}={printable(str(value))}" for name, value in entry["detail"].items())
-        click.echo(
-            f"{entry['at']}  {entry['account_id'] or '-'}  {entry['actor']}  {entry['action']}  {entry['target']}"
-            + (f"  {detail}" if detail else "")
-        )
+    names = ("at", "account_id", "actor", "action", "target", "detail")
+    print_rows(_AUDIT_COLUMNS, [[entry[name] for name in names] for entry in entries])

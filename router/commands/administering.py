@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.commands.options import Result, load, print_json, run, server_key_file
+from router.commands.options import Result, load, run, server_key_file
+from router.commands.terminal import print_fields, print_json
 
 if TYPE_CHECKING:
     from models.settings import Settings
@@ -95,13 +96,8 @@ async def _open_administration(settings: Settings, data_dir: Path) -> AsyncItera
     """
     import trio
 
-    from actors.store.data_directory import META_FILE
-    from actors.store.sqlite import open_store
     from models.errors import SetupError
-    from router.admin import Administration
     from router.admin_socket import SOCKET_NAME, call_admin
-    from router.components import wall_clock_ms
-    from router.upstream import open_upstream
 
     async def beside_a_server(command: str, arguments: Body) -> Body:
         answer = await call_admin(data_dir / SOCKET_NAME, command, arguments)
@@ -112,6 +108,12 @@ async def _open_administration(settings: Settings, data_dir: Path) -> AsyncItera
     if await call_admin(data_dir / SOCKET_NAME, "ping", {}) is not None:
         yield beside_a_server
         return
+    from actors.store.data_directory import META_FILE  # from here on it takes half a server, and its time to import
+    from actors.store.sqlite import open_store
+    from router.admin import Administration
+    from router.components import wall_clock_ms
+    from router.upstream import open_upstream
+
     if not await trio.Path(data_dir / META_FILE).is_file():  # a wrong directory must not become a data directory
         raise SetupError(f"there is no data directory {data_dir}; run `memoryrouter init`, or name it by --data-dir.")
     async with (
@@ -135,11 +137,6 @@ def number_in(public: str) -> str:
     return public.rpartition("_")[2]
 
 
-def printable(name: str) -> str:
-    """A name that somebody chose, fit for a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in name)
-
-
 def days_in(text: str) -> int | None:
     """Days after which memories are deleted, as typed: a number, or `none`.
 
@@ -157,12 +154,13 @@ def print_item(item: Body, *, as_json: bool) -> None:
     """One thing: a line for each of its fields."""
     if as_json:
         print_json(item)
-        return
-    for name, value in item.items():
-        click.echo(f"{name}: {_text_of(value)}")
+    else:
+        print_fields(item)
 
 
-def _text_of(value: Any) -> str:
-    if isinstance(value, dict):
-        value = ", ".join(f"{name}={inner}" for name, inner in value.items() if inner is not None)
-    return "-" if value in (None, "") else printable(str(value))
+def print_done(item: Body, sentence: str, *, as_json: bool) -> None:
+    """What became of a change: all that is known of what was changed, or one line."""
+    if as_json:
+        print_json(item)
+    else:
+        click.echo(sentence)

@@ -20,15 +20,37 @@ from router.commands.administering import (
     ask,
     days_in,
     number_in,
+    print_done,
     print_item,
-    printable,
 )
-from router.commands.options import CONFIG, DATA_DIR, JSON, print_json
+from router.commands.options import CONFIG, DATA_DIR, JSON
+from router.commands.terminal import Column, note, print_json, print_rows
 
 Body = dict[str, Any]
 
+_COLUMNS = (
+    Column("number", "right", "bold"),
+    Column("name", shrinks=True),
+    Column("kind", rank=1),
+    Column("key"),
+    Column("state"),
+    Column("created", minutes=True, rank=2),
+    Column("account", rank=3),
+    Column("vault"),
+    Column("memories", "right"),
+)
+_VAULT_COLUMNS = (
+    Column("number", "right", "bold"),
+    Column("created", minutes=True),
+    Column("account", rank=1),
+    Column("keys", "right"),
+    Column("memories", "right"),
+    Column("bytes", "right"),
+    Column("retention days", "right"),
+)
 
-@click.group()
+
+@click.group(short_help="Create, list, limit, rotate and revoke Memory Keys.")
 def keys() -> None:
     """Create, list and change Memory Keys, also while the server runs. KEY is a number as in `keys list`."""
 
@@ -87,12 +109,8 @@ def list_keys(
     if as_json:
         print_json([_with_number(key) for key in found])
         return
-    for key in found:
-        memories = "?" if key["vault_memories"] is None else key["vault_memories"]
-        click.echo(
-            f"{number_in(key['id']):>6}  {key['kind']:<8}{key['prefix']:<10}{key['created_at']}  {_state(key):<8}  "
-            f"{key['account_id']}  {key['vault_id']} ({memories} memories)  {printable(key['name'])}"
-        )
+    names = ("name", "kind", "prefix", "state", "created_at", "account_id", "vault_id", "vault_memories")
+    print_rows(_COLUMNS, [(number_in(key["id"]), *(key[name] for name in names)) for key in found])
 
 
 @keys.command("show")
@@ -110,30 +128,33 @@ def show_key(key: str, config: Path | None, data_dir: Path, *, as_json: bool) ->
 @click.argument("name")
 @CONFIG
 @DATA_DIR
-def rename_key(key: str, name: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def rename_key(key: str, name: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Give a KEY another NAME."""
     changed = administer(config, data_dir, "keys.change", key=key, name=name)
-    click.echo(f"renamed: {number_in(changed['id'])}")
+    print_done(_with_number(changed), f"renamed: {number_in(changed['id'])}", as_json=as_json)
 
 
 @keys.command("disable")
 @click.argument("key")
 @CONFIG
 @DATA_DIR
-def disable_key(key: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def disable_key(key: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Switch a KEY off, until it is enabled again."""
     changed = administer(config, data_dir, "keys.change", key=key, disabled=True)
-    click.echo(f"disabled: {number_in(changed['id'])}")
+    print_done(_with_number(changed), f"disabled: {number_in(changed['id'])}", as_json=as_json)
 
 
 @keys.command("enable")
 @click.argument("key")
 @CONFIG
 @DATA_DIR
-def enable_key(key: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def enable_key(key: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Switch a KEY on again."""
     changed = administer(config, data_dir, "keys.change", key=key, disabled=False)
-    click.echo(f"enabled: {number_in(changed['id'])}")
+    print_done(_with_number(changed), f"enabled: {number_in(changed['id'])}", as_json=as_json)
 
 
 @keys.command("expire")
@@ -141,11 +162,13 @@ def enable_key(key: str, config: Path | None, data_dir: Path) -> None:
 @click.argument("time")
 @CONFIG
 @DATA_DIR
-def expire_key(key: str, time: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def expire_key(key: str, time: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Let a KEY end at a TIME: ISO 8601, epoch milliseconds, or never."""
     expires_at = None if time.lower() == "never" else time
     changed = administer(config, data_dir, "keys.change", key=key, expires_at=expires_at)
-    click.echo(f"expires: {number_in(changed['id'])} {changed['expires_at'] or 'never'}")
+    sentence = f"expires: {number_in(changed['id'])} {changed['expires_at'] or 'never'}"
+    print_done(_with_number(changed), sentence, as_json=as_json)
 
 
 @keys.command("rotate")
@@ -162,7 +185,7 @@ def rotate_key(key: str, grace_s: int | None, config: Path | None, data_dir: Pat
         return
     click.echo(f"key: {rotated['key']}")
     old = rotated["replaces"]
-    click.echo(f"{old['id']} stays valid until {old['valid_until']}", err=True)
+    note(f"{old['id']} stays valid until {old['valid_until']}")
 
 
 @keys.command("revoke")
@@ -170,11 +193,12 @@ def rotate_key(key: str, grace_s: int | None, config: Path | None, data_dir: Pat
 @YES
 @CONFIG
 @DATA_DIR
-def revoke_key(key: str, config: Path | None, data_dir: Path, *, yes: bool) -> None:
+@JSON
+def revoke_key(key: str, config: Path | None, data_dir: Path, *, yes: bool, as_json: bool) -> None:
     """Make a KEY invalid at once, for good. Its vault is kept."""
     ask(f"Revoke key {key} for good?", yes=yes)
     revoked = administer(config, data_dir, "keys.delete", key=key, vault="keep")
-    click.echo(f"revoked: {number_in(revoked['id'])}")
+    print_done(revoked, f"revoked: {number_in(revoked['id'])}", as_json=as_json)
 
 
 @keys.command("delete")
@@ -189,11 +213,9 @@ def delete_key(key: str, vault: str, config: Path | None, data_dir: Path, *, yes
     with_vault = " with all memories of its vault" if vault == "delete" else ""
     ask(f"Delete key {key}{with_vault} for good?", yes=yes)
     deleted = administer(config, data_dir, "keys.delete", key=key, vault=vault)
-    if as_json:
-        print_json(deleted)
-    else:
-        fate = "shredded" if deleted["vault_deleted"] else "kept"
-        click.echo(f"deleted: {number_in(deleted['id'])}; {deleted['vault_id']} is {fate}")
+    fate = "shredded" if deleted["vault_deleted"] else "kept"
+    sentence = f"deleted: {number_in(deleted['id'])}; {deleted['vault_id']} is {fate}"
+    print_done(deleted, sentence, as_json=as_json)
 
 
 @keys.command("replace-account-key")
@@ -232,12 +254,8 @@ def list_vaults(account: str | None, config: Path | None, data_dir: Path, *, wit
     if as_json:
         print_json(found)
         return
-    for vault in found:
-        days = vault["retention_days"]
-        click.echo(
-            f"{number_in(vault['id']):>6}  {vault['created_at']}  {vault['account_id']}  keys: {vault['live_keys']}  "
-            f"memories: {vault['memories']}  bytes: {vault['bytes']}  retention: {days or '-'}"
-        )
+    names = ("created_at", "account_id", "live_keys", "memories", "bytes", "retention_days")
+    print_rows(_VAULT_COLUMNS, [(number_in(vault["id"]), *(vault[name] for name in names)) for vault in found])
 
 
 @vaults.command("show")
@@ -255,10 +273,12 @@ def show_vault(vault: str, config: Path | None, data_dir: Path, *, as_json: bool
 @click.argument("days")
 @CONFIG
 @DATA_DIR
-def retain_vault(vault: str, days: str, config: Path | None, data_dir: Path) -> None:
+@JSON
+def retain_vault(vault: str, days: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Delete a VAULT's memories after so many DAYS; none: as its account says."""
     changed = administer(config, data_dir, "vaults.change", vault=vault, retention_days=days_in(days))
-    click.echo(f"retention: {number_in(changed['id'])} {changed['retention_days'] or 'none'}")
+    sentence = f"retention: {number_in(changed['id'])} {changed['retention_days'] or 'none'}"
+    print_done(changed, sentence, as_json=as_json)
 
 
 @vaults.command("delete")
@@ -266,11 +286,12 @@ def retain_vault(vault: str, days: str, config: Path | None, data_dir: Path) -> 
 @YES
 @CONFIG
 @DATA_DIR
-def delete_vault(vault: str, config: Path | None, data_dir: Path, *, yes: bool) -> None:
+@JSON
+def delete_vault(vault: str, config: Path | None, data_dir: Path, *, yes: bool, as_json: bool) -> None:
     """Shred a VAULT that no key opens any more."""
     ask(f"Delete all memories of vault {vault} for good?", yes=yes)
     deleted = administer(config, data_dir, "vaults.delete", vault=vault)
-    click.echo(f"deleted: {number_in(deleted['id'])}")
+    print_done(deleted, f"deleted: {number_in(deleted['id'])}", as_json=as_json)
 
 
 # --- words ---
@@ -284,11 +305,6 @@ def _limits(assignments: tuple[str, ...]) -> dict[str, int]:
             raise click.BadParameter(f"--limit {name} must be NAME=NUMBER, such as requests_per_minute=60.")
         limits[name] = int(value)
     return limits
-
-
-def _state(key: Body) -> str:
-    since = key[f"{key['state']}_at"] if key["state"] in {"revoked", "disabled"} else None
-    return f"{key['state']} {since}" if since else str(key["state"])
 
 
 def _with_number(key: Body, *, key_text: str | None = None) -> Body:

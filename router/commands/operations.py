@@ -17,18 +17,19 @@ from router.commands.options import (
     EXIT_FAULT,
     JSON,
     load,
-    print_json,
     server_key_file,
 )
+from router.commands.terminal import Progress, print_json, styled, warn
 
 if TYPE_CHECKING:
     from actors.store.doctor import Report
     from models.settings import Settings
 
 NEW_SERVER_KEY_VARIABLE = "MEMORYROUTER_NEW_SERVER_KEY"
+_SEVERITIES = {"damage": "error", "warning": "warning"}
 
 
-@click.command()
+@click.command(short_help="Copy the data directory, also beside a server.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @CONFIG
 @DATA_DIR
@@ -43,7 +44,8 @@ def backup(directory: Path, config: Path | None, data_dir: Path, *, as_json: boo
     from actors.store.backup import back_up
     from router.components import wall_clock_ms
 
-    manifest = back_up(data_dir, directory, now_ms=wall_clock_ms())
+    with Progress("backed up", unit="bytes") as progress:
+        manifest = back_up(data_dir, directory, now_ms=wall_clock_ms(), report=progress.show)
     size_bytes = sum(file.size_bytes for file in manifest.files)
     if as_json:
         print_json({"directory": str(directory), "files": len(manifest.files), "bytes": size_bytes})
@@ -51,7 +53,7 @@ def backup(directory: Path, config: Path | None, data_dir: Path, *, as_json: boo
         click.echo(f"backed up: {len(manifest.files)} files, {size_bytes} bytes, in {directory}")
 
 
-@click.command()
+@click.command(short_help="Put a backup in the place of the data directory.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @CONFIG
 @DATA_DIR
@@ -85,14 +87,16 @@ def restore(
     has_data = (data_dir / META_FILE).exists()
     if has_data and not yes and sys.stdin.isatty():
         yes = click.confirm(f"Replace everything in {data_dir}?", abort=True, err=True)
-    restored = restoring.restore(
-        directory,
-        data_dir,
-        now_ms=wall_clock_ms(),
-        replace=yes,
-        backup_server_key=None if backup_key_file is None else _key_in(backup_key_file),
-        **_server_key_of(settings),
-    )
+    with Progress("restored", unit="bytes") as progress:
+        restored = restoring.restore(
+            directory,
+            data_dir,
+            now_ms=wall_clock_ms(),
+            replace=yes,
+            backup_server_key=None if backup_key_file is None else _key_in(backup_key_file),
+            report=progress.show,
+            **_server_key_of(settings),
+        )
     counts = {
         "vaults": restored.vaults,
         "vaults_erased": restored.vaults_erased,
@@ -107,7 +111,7 @@ def restore(
         )
 
 
-@click.command()
+@click.command(short_help="Verify everything in the data directory.")
 @CONFIG
 @DATA_DIR
 @JSON
@@ -139,7 +143,8 @@ def doctor(
             done.append(f"Accepted the loss of {loss.commits} commits of {loss.name}{kept}.")
     if repairs:
         done += repair(data_dir, now_ms=wall_clock_ms(), **_server_key_of(settings))
-    report = _with_startup_code(verify(data_dir, **_server_key_of(settings)))
+    with Progress("verified", unit="bytes") as progress:
+        report = _with_startup_code(verify(data_dir, progress=progress.show, **_server_key_of(settings)))
     if as_json:
         print_json(_report_as_json(report, done))
     else:
@@ -175,20 +180,22 @@ def _print_report(report: Report, done: list[str]) -> None:
         click.echo(f"{database.name}: schema {database.schema}, {database.commits} commits{rows and ', ' + rows}")
     for finding in report.findings:
         mendable = " (--repair does it)" if finding.repairable else ""
-        click.echo(f"{finding.severity}: {finding.where}: {finding.what} {finding.remedy}".rstrip() + mendable)
-    state = "healthy" if report.healthy else "damaged"
+        severity = styled(finding.severity, _SEVERITIES.get(finding.severity, "dim"), sys.stdout)
+        click.echo(f"{severity}: {finding.where}: {finding.what} {finding.remedy}".rstrip() + mendable)
+    state = styled("healthy", "good", sys.stdout) if report.healthy else styled("damaged", "error", sys.stdout)
     running = ", in use by a server" if report.running else ""
     click.echo(f"{state}: {report.vaults} vaults, {report.keys} keys{running}")
 
 
-@click.command("rotate-server-key")
+@click.command("rotate-server-key", short_help="Exchange the key that wraps the vaults' keys.")
 @CONFIG
 @DATA_DIR
 @JSON
 @click.option(
     "--new-key",
     envvar=NEW_SERVER_KEY_VARIABLE,
-    help=f"The new key in base64, if it is not to be in a file; better given as {NEW_SERVER_KEY_VARIABLE}.",
+    help=f"The new key in base64, if it is not to be in a file. Better given as {NEW_SERVER_KEY_VARIABLE}: other users "
+    "of the machine can read a command's arguments.",
 )
 def rotate_server_key(config: Path | None, data_dir: Path, *, as_json: bool, new_key: str | None) -> None:
     """Exchange the server key; every vault's key is wrapped anew. No server may run.
@@ -209,15 +216,20 @@ def rotate_server_key(config: Path | None, data_dir: Path, *, as_json: bool, new
             "the server key comes from store.server_key, so the new one must be given too.",
             hint=f"Set {NEW_SERVER_KEY_VARIABLE} for this command, and store.server_key to it afterwards.",
         )
-    rotation = data_directory.rotate_server_key(
-        data_dir, now_ms=wall_clock_ms(), new_server_key=secret, **_server_key_of(settings)
-    )
+    with Progress("rotated", unit="vaults") as progress:
+        rotation = data_directory.rotate_server_key(
+            data_dir,
+            now_ms=wall_clock_ms(),
+            new_server_key=secret,
+            report=progress.show,
+            **_server_key_of(settings),
+        )
     if as_json:
         print_json({"vaults": rotation.vaults, "damaged": list(rotation.damaged)})
         return
     click.echo(f"rotated: the keys of {rotation.vaults} vaults")
     if rotation.damaged:
-        click.echo(f"warning: the keys of {len(rotation.damaged)} vaults could not be opened before either", err=True)
+        warn(f"the keys of {len(rotation.damaged)} vaults could not be opened before either")
 
 
 def _server_key_of(settings: Settings) -> dict[str, Any]:
@@ -234,6 +246,3 @@ def _key_in(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise SetupError(f"{path}: the server key cannot be read: {error.strerror}.") from error
-
-
-OPERATIONS: tuple[click.Command, ...] = (backup, restore, doctor, rotate_server_key)

@@ -1,13 +1,11 @@
-"""What the commands share: their common options, and how they load settings, run and print.
+"""What the commands share: their common options, and how they load settings and run.
 
 Owns the exit codes. Heavy imports happen inside the functions, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,32 +61,3 @@ async def with_store(settings: Settings, data_dir: Path, use: Callable[[Director
 
     async with open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store:
         return await use(store)
-
-
-def print_json(value: object) -> None:
-    """Print a result as one line of JSON."""
-    click.echo(json.dumps(value))
-
-
-class Progress:
-    """How far a long command is: one line on stderr that overwrites itself, only on a terminal."""
-
-    def __init__(self, done: str) -> None:
-        """Begin.
-
-        Args:
-            done: what is being done, as in "exported".
-        """
-        self._done = done
-        self._shown = sys.stderr.isatty()
-
-    def show(self, count: int, total: int | None = None) -> None:
-        """Say how many memories are through."""
-        if self._shown:
-            of_total = "" if total is None else f" of {max(count, total)}"
-            click.echo(f"\r{self._done} {count}{of_total} memories", err=True, nl=False)
-
-    def end(self) -> None:
-        """The last figure stays."""
-        if self._shown:
-            click.echo("", err=True)

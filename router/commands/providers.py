@@ -11,11 +11,21 @@ from pathlib import Path
 
 import click
 
-from router.commands.administering import ACCOUNT, YES, administer, ask
-from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, JSON, print_json
+from router.commands.administering import ACCOUNT, YES, administer, ask, print_done
+from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, JSON
+from router.commands.terminal import Column, print_json, print_rows
+
+_COLUMNS = (
+    Column("provider", style="bold"),
+    Column("format", rank=2),
+    Column("key of"),
+    Column("ends"),
+    Column("stored", minutes=True, rank=1),
+    Column("prefixes", shrinks=True),
+)
 
 
-@click.group()
+@click.group(short_help="Store and check the keys of providers.")
 def providers() -> None:
     """List providers, and store, check and remove an account's keys for them, also while the server runs."""
 
@@ -31,12 +41,18 @@ def list_providers(account: str | None, config: Path | None, data_dir: Path, *, 
     if as_json:
         print_json(found)
         return
-    for provider in found:
-        source = provider["key_source"]
-        if provider["stored_at"]:
-            source += f" (ends {provider['last_four'] or '?'}, stored {provider['stored_at']})"
-        prefixes = ", ".join(provider["prefixes"]) if provider["configured"] else "not configured"
-        click.echo(f"{provider['name']:<12}  {provider['format'] or '-':<10}{source:<8}  {prefixes}")
+    rows = [
+        (
+            provider["name"],
+            provider["format"],
+            provider["key_source"],
+            provider["last_four"],
+            provider["stored_at"],
+            provider["prefixes"] if provider["configured"] else "not configured",
+        )
+        for provider in found
+    ]
+    print_rows(_COLUMNS, rows)
 
 
 @providers.command("set")
@@ -60,10 +76,7 @@ def set_provider_key(
     """Store the account's key for the provider NAME, sealed. The key is read from standard input."""
     key = _read_key(key_env)
     stored = administer(config, data_dir, "providers.set", account=account, provider=name, key=key, check=check)
-    if as_json:
-        print_json(stored)
-    else:
-        click.echo(f"stored: {name}, ends {stored['last_four'] or '?'}")
+    print_done(stored, f"stored: {name}, ends {stored['last_four'] or '?'}", as_json=as_json)
 
 
 @providers.command("remove")
@@ -72,11 +85,14 @@ def set_provider_key(
 @YES
 @CONFIG
 @DATA_DIR
-def remove_provider_key(name: str, account: str | None, config: Path | None, data_dir: Path, *, yes: bool) -> None:
+@JSON
+def remove_provider_key(
+    name: str, account: str | None, config: Path | None, data_dir: Path, *, yes: bool, as_json: bool
+) -> None:
     """Shred the account's key for the provider NAME; the server's counts again, if it has one."""
     ask(f"Shred the account's key for {name}?", yes=yes)
-    administer(config, data_dir, "providers.remove", account=account, provider=name)
-    click.echo(f"removed: {name}")
+    removed = administer(config, data_dir, "providers.remove", account=account, provider=name)
+    print_done(removed, f"removed: {name}", as_json=as_json)
 
 
 @providers.command("check")
@@ -91,11 +107,8 @@ def check_provider_key(
 ) -> None:
     """Ask the provider NAME whether it takes the key that counts. Exit code 1: it does not."""
     checked = administer(config, data_dir, "providers.check", account=account, provider=name)
-    if as_json:
-        print_json(checked)
-    else:
-        said = checked["status"] or checked["error"]
-        click.echo(f"{'ok' if checked['ok'] else 'refused'}: {name} ({said}), key of the {checked['key_source']}")
+    said, verdict = checked["status"] or checked["error"], "ok" if checked["ok"] else "refused"
+    print_done(checked, f"{verdict}: {name} ({said}), key of the {checked['key_source']}", as_json=as_json)
     if not checked["ok"]:
         context.exit(EXIT_FAULT)
 

@@ -10,26 +10,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import httpx
-import msgspec
 
-from models.errors import MemoryRouterError, SetupError, StoreUnavailable
-from router.commands.options import Progress
+from models.errors import StoreUnavailable
+from router.commands.connecting import check, open_client, unreachable
+from router.commands.terminal import Progress
 from router.commands.transfer_files import ExportFile, Selection
-
-HTTP_TIMEOUT_S = 150.0
-"""Longer than a server takes for a page or for one body of an import."""
 
 ATTEMPTS_MAX = 5
 """In a row without a single memory getting through."""
 
 WAIT_S_MAX = 30.0
-_RETRIED = (429, 502, 503, 504)
-
-
-class RefusedByServer(MemoryRouterError):
-    """A server answered with an error; the message is the server's."""
-
-    code = "refused_by_server"
 
 
 def export_over_http(file: ExportFile, url: str, key: str, selection: Selection, progress: Progress) -> None:
@@ -43,13 +33,13 @@ def export_over_http(file: ExportFile, url: str, key: str, selection: Selection,
     if selection.session_id is not None:
         query["session_id"] = selection.session_id
     attempts = 0
-    with _open_client(url, key) as client:
+    with open_client(url, key) as client:
         while True:
             count = file.count
             after = max(selection.after, file.last_seq)
             try:
                 with client.stream("GET", "/v1/memory/export", params={**query, "after": str(after)}) as answer:
-                    _check(answer)
+                    check(answer)
                     for data in answer.iter_raw():
                         file.feed(data)
                         progress.show(file.count, file.total)
@@ -57,7 +47,7 @@ def export_over_http(file: ExportFile, url: str, key: str, selection: Selection,
                     return
                 reason = StoreUnavailable("The connection ended too early.")
             except httpx.TransportError as error:
-                reason = StoreUnavailable(f"{url} does not answer: {type(error).__name__}.")
+                reason = _worth_trying_again(url, error, begun=file.count > 0)
             except StoreUnavailable as error:
                 reason = error
             file.close_part()
@@ -75,51 +65,41 @@ def import_over_http(
         StoreUnavailable: the server cannot be reached. What was sent before is stored.
     """
     stored = duplicates = sent = 0
-    with _open_client(url, key) as client:
+    with open_client(url, key) as client:
         for count, body in bodies:
-            stats = _send(client, body, url)
+            stats = _send(client, body, url, begun=sent > 0)
             stored, duplicates, sent = stored + stats["stored"], duplicates + stats["duplicates"], sent + count
             progress.show(sent, total)
     return stored, duplicates
 
 
-def _send(client: httpx.Client, body: bytes, url: str) -> dict[str, Any]:
+def _send(client: httpx.Client, body: bytes, url: str, *, begun: bool) -> dict[str, Any]:
     attempts = 0
     while True:
         try:
             answer = client.post("/v1/memory/import", content=body)
-            _check(answer)
+            check(answer)
             stats: dict[str, Any] = answer.json()["stats"]
             return stats
         except httpx.TransportError as error:
-            reason = StoreUnavailable(f"{url} does not answer: {type(error).__name__}.")
+            reason = _worth_trying_again(url, error, begun=begun)
         except StoreUnavailable as error:
             reason = error
         attempts += 1
         _wait_or_give_up(attempts, reason)
 
 
-def _open_client(url: str, key: str) -> httpx.Client:
-    base_url = url.rstrip("/").removesuffix("/v1")
-    if not base_url.startswith(("http://", "https://")):
-        raise SetupError(f"{url} is not an address like http://127.0.0.1:8080.")
-    headers = {"authorization": f"Bearer {key}", "accept-encoding": "identity"}
-    return httpx.Client(base_url=base_url, headers=headers, timeout=HTTP_TIMEOUT_S, trust_env=False)
+def _worth_trying_again(url: str, error: httpx.TransportError, *, begun: bool) -> StoreUnavailable:
+    """The broken connection in words.
 
-
-def _check(answer: httpx.Response) -> None:
-    if answer.status_code == 200:
-        return
-    answer.read()
-    try:
-        error = msgspec.json.decode(answer.content)
-        message, hint = str(error["error"]), str(error.get("hint", ""))
-    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
-        message, hint = f"The server answered {answer.status_code}.", ""
-    if answer.status_code in _RETRIED:
-        after = answer.headers.get("retry-after", "")
-        raise StoreUnavailable(message, hint=hint, retry_after_s=int(after) if after.isdecimal() else 1)
-    raise RefusedByServer(message, hint=hint)
+    Raises:
+        SetupError: it would break again.
+        StoreUnavailable: no server was there to begin with.
+    """
+    reason = unreachable(url, error)
+    if isinstance(reason, StoreUnavailable) and (begun or not isinstance(error, httpx.ConnectError)):
+        return reason
+    raise reason from error
 
 
 def _wait_or_give_up(attempts: int, reason: StoreUnavailable) -> None:

@@ -1,7 +1,7 @@
 """`memoryrouter export` and `import`: one vault to a file and back.
 
-Owns the choice of the way: over HTTP where a server's address and a key are given, else by opening the data directory,
-which must be free. Both ways verify, and both can be broken off and run again. Heavy imports happen inside.
+Owns the choice of the way: over HTTP where a server's address is given or one runs on the data directory, else by
+opening that itself. Both ways verify, and both can be broken off and run again. Heavy imports happen inside.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from router.commands.options import CONFIG, DATA_DIR, JSON, Progress, load, print_json, run
+from router.commands.connecting import KEY, KEY_VARIABLE, URL, require_key, server_of
+from router.commands.options import CONFIG, DATA_DIR, JSON, load, run
+from router.commands.terminal import Progress, print_json
 
 if TYPE_CHECKING:
     from router.commands.transfer_files import ExportFile
@@ -25,17 +27,8 @@ if TYPE_CHECKING:
 SPOOL_BYTES = 16 * 1024 * 1024
 """Of an export on stdin that is kept in memory; longer ones go to a temporary file."""
 
-KEY = click.option(
-    "--key", envvar="MEMORYROUTER_API_KEY", help="Memory Key of the vault; better given as MEMORYROUTER_API_KEY."
-)
-URL = click.option(
-    "--url",
-    envvar="MEMORYROUTER_BASE_URL",
-    help="Address of a running server, also MEMORYROUTER_BASE_URL. Without it the data directory is opened.",
-)
 
-
-@click.command("export")
+@click.command("export", short_help="Write one vault to a file or to stdout.")
 @CONFIG
 @DATA_DIR
 @KEY
@@ -66,16 +59,17 @@ def export_command(
     The file carries its name only when it is whole. Lost connections are taken up again.
     """
     if key is None and vault is None:
-        raise click.UsageError("Give --key or --vault.")
+        raise click.UsageError(f"Give the vault's Memory Key in {KEY_VARIABLE} or by --key, or its number by --vault.")
     if output is None and (resume or as_json):
         raise click.UsageError("--resume and --json need --output.")
     settings = load(config)
     from router.commands.transfer_files import Selection
 
     selection = Selection(after=after, session_id=session, vectors=not no_vectors)
-    progress = Progress("exported")
-    with _export_file(output, resume=resume) as file:
-        if url and key and vault is None:
+    by_key = key is not None and vault is None
+    url = (url or server_of(data_dir)) if by_key else None
+    with _export_file(output, resume=resume) as file, Progress("exported") as progress:
+        if url and key:
             from router.commands.transfer_http import export_over_http
 
             export_over_http(file, url, key, selection, progress)
@@ -83,7 +77,6 @@ def export_command(
             from router.commands.transfer_direct import export_from_directory
 
             run(partial(export_from_directory, file, settings, data_dir, key, vault, selection, progress))
-    progress.end()
     if as_json:
         print_json({"file": str(output), "memories": file.count, "last_seq": file.last_seq})
     elif output is not None:
@@ -110,7 +103,7 @@ def _export_file(output: Path | None, *, resume: bool) -> Iterator[ExportFile]:
         put_in_place(output, target)
 
 
-@click.command("import")
+@click.command("import", short_help="Store the memories of an export in a vault.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @CONFIG
 @DATA_DIR
@@ -125,15 +118,14 @@ def import_command(
     The whole file is verified before anything is stored. What the vault knows already is passed over, so an import that
     broke off is simply run again. Vectors of the same embedding model are taken over, others are computed anew.
     """
-    if key is None:
-        raise click.UsageError("Give --key.")
+    key = require_key(key)
     settings = load(config)
     from router.commands.transfer_files import bodies_of, verify_file
 
-    progress = Progress("imported")
-    with _import_file(file) as source:
+    with _import_file(file) as source, Progress("imported") as progress:
         total = verify_file(source)
         bodies = bodies_of(source)
+        url = url or server_of(data_dir)
         if url:
             from router.commands.transfer_http import import_over_http
 
@@ -142,7 +134,6 @@ def import_command(
             from router.commands.transfer_direct import import_into_directory
 
             stored, duplicates = run(partial(import_into_directory, bodies, total, settings, data_dir, key, progress))
-    progress.end()
     if as_json:
         print_json({"memories": total, "stored": stored, "duplicates": duplicates})
     else:
@@ -166,6 +157,3 @@ def _import_file(path: Path) -> Iterator[BinaryIO]:
         raise SetupError(f"{path}: cannot be read: {error.strerror}.") from error
     with file:
         yield file
-
-
-TRANSFERS: tuple[click.Command, ...] = (export_command, import_command)

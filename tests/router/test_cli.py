@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import trio
 
@@ -19,7 +20,7 @@ from actors.store.sqlite import open_store
 from models.errors import SetupError, StoreUnavailable
 from models.store_settings import StoreSettings
 from models.version import VERSION
-from router.cli import run_program
+from router.cli import program, run_program
 from tests.patience import PATIENCE_S
 
 PROJECT = Path(__file__).parents[2]
@@ -52,25 +53,80 @@ def test_help_goes_to_stdout(capsys: pytest.CaptureFixture[str], arguments: list
     assert capsys.readouterr().out.startswith("Usage: memoryrouter")
 
 
-@pytest.mark.parametrize("arguments", [[], ["keys"]])
-def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+@pytest.mark.parametrize(("arguments", "listed"), [([], "  serve  "), (["keys"], "  create  ")])
+def test_without_a_command_the_help_is_an_error(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], listed: str
+) -> None:
     assert run_program(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "Commands:" in captured.err
+    assert listed in captured.err
 
 
 def test_version_and_help_load_nothing_heavy() -> None:
     """`--help` answers at once: no event loop, no arrays, no web framework, no model runtime."""
     program = (
         "import sys; from router.cli import run_program; run_program(['--version']); "
-        "print(sorted({'trio', 'numpy', 'quart', 'hypercorn', 'onnxruntime', 'apsw', 'msgspec'} & set(sys.modules)))"
+        "heavy = set('trio numpy quart hypercorn onnxruntime apsw msgspec httpx rich ssl'.split()); "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+EXIT_CODES = "Exit codes: 0 done; 1 a fault, or a refused command; 2 a mistake"
+
+WITHOUT_JSON = {
+    "serve": "it runs, and its log is JSON",
+    "completion": "a shell's script is what it prints",
+    "config": "a file in TOML is what it prints",
+}
+
+
+def all_commands(
+    group: click.Group = program, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that does something, with the words that name it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(all_commands())
+
+
+def test_the_walk_finds_the_commands() -> None:
+    assert len(COMMANDS) > 40
+    assert {("serve",), ("keys", "create"), ("upload",), ("bench",)} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_prints_json_and_knows_its_mistakes(
+    capsys: pytest.CaptureFixture[str], path: tuple[str, ...]
+) -> None:
+    command = COMMANDS[path]
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    assert command.help
+    assert all(option.help for option in options)
+    assert ("--json" in {name for option in options for name in option.opts}) != (" ".join(path) in WITHOUT_JSON)
+    assert run_program([*path, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: memoryrouter {' '.join(path)}")
+    assert run_program([*path, "--no-such-option"]) == 2
+    error_line(capsys)
+
+
+def test_the_help_lists_every_command_once_on_one_line_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert EXIT_CODES in " ".join(text.split())
+    listed = re.findall(r"^  ([a-z-]+)  +\S", text.partition("Server:")[2].partition("Exit codes")[0], re.M)
+    assert sorted(listed) == sorted(program.commands)
+    assert "..." not in text.partition("Server:")[2]
 
 
 def error_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -175,7 +231,7 @@ def test_keys_are_created_listed_and_revoked_without_a_server(capsys: pytest.Cap
     assert run_program(["keys", "list", "--all"]) == 0
     listed = capsys.readouterr().out
     assert created["key"] not in listed
-    assert re.search(r"2 +user +mk_.{4}… .*revoked .* user:42\n", listed)
+    assert re.search(r"^2\tuser:42\tuser\tmk_.{4}…\trevoked\t", listed, re.M)
 
 
 def test_a_key_without_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from models.ids import VaultNumber, VaultRef
 from models.memory import LOCAL_RECALL_MODEL, Memory
 from models.memory_settings import MemorySettings
 from models.messages import Page, Paged, Stats, VaultStats
-from router.commands.options import Progress
+from router.commands.terminal import Progress
 from router.commands.transfer_files import (
     BODY_MEMORIES_MAX,
     ExportFile,

@@ -98,7 +98,16 @@ def test_a_key_goes_through_its_life(commands: Commands) -> None:
     assert commands.line("keys", "rename", "2", "two") == "renamed: 2"
     assert commands.line("keys", "disable", "key_2") == "disabled: 2"
     assert commands.json("keys", "show", "2")["state"] == "disabled"
-    assert re.search(r" disabled 20.* two\n", commands.text("keys", "list"))
+    row = commands.text("keys", "list").splitlines()[1].split("\t")
+    assert [row[place] for place in (0, 1, 2, 4, 6, 7, 8)] == [
+        "2",
+        "two",
+        "user",
+        "disabled",
+        "acct_1",
+        "vault_2",
+        "0",
+    ]
     assert commands.line("keys", "enable", "key_2") == "enabled: 2"
     assert commands.line("keys", "expire", "2", "2999-01-01") == "expires: 2 2999-01-01T00:00:00.000Z"
     assert commands.line("keys", "expire", "2", "never") == "expires: 2 never"
@@ -116,6 +125,24 @@ def test_a_key_goes_through_its_life(commands: Commands) -> None:
     assert not KEY.search(listed)
     for key in ("99", "key_99", "vault_1", "x"):
         assert "there is no key" in commands.text("keys", "show", key, code=1).lower()
+
+
+def test_every_change_answers_in_json_too(commands: Commands) -> None:
+    """With all that is known of what was changed."""
+    commands.line("keys", "create", "one")
+    assert commands.json("keys", "rename", "2", "two")["name"] == "two"
+    assert commands.json("keys", "disable", "2")["state"] == "disabled"
+    assert commands.json("keys", "enable", "2")["number"] == 2
+    assert commands.json("keys", "expire", "2", "2999-01-01")["expires_at"] == "2999-01-01T00:00:00.000Z"
+    assert commands.json("vaults", "retention", "2", "30")["retention_days"] == 30
+    assert commands.json("keys", "revoke", "2")["vault_deleted"] is False
+    assert commands.json("vaults", "delete", "2")["id"] == "vault_2"
+    assert commands.json("accounts", "create", "Acme")["id"] == "acct_2"
+    assert commands.json("accounts", "rename", "2", "Other")["name"] == "Other"
+    assert commands.json("accounts", "retention", "2", "30")["retention_days"] == 30
+    assert commands.json("accounts", "disable", "2")["disabled_at"] is not None
+    assert commands.json("accounts", "enable", "2")["disabled_at"] is None
+    assert commands.json("accounts", "delete", "2")["vaults_deleted"] == 1
 
 
 def test_a_vault_is_kept_given_to_a_new_key_and_shredded(commands: Commands) -> None:
@@ -155,7 +182,8 @@ def test_accounts_are_made_listed_switched_and_deleted(commands: Commands) -> No
     assert commands.line("accounts", "disable", "acct_2") == "disabled: 2"
     shown = commands.json("accounts", "show", "2")
     assert (shown["name"], shown["retention_days"], shown["disabled_at"] is None) == ("Other", 30, False)
-    assert "  disabled 20" in commands.text("accounts", "list")
+    (line,) = [line.split("\t") for line in commands.text("accounts", "list").splitlines() if "Other" in line]
+    assert [line[place] for place in (0, 1, 3, 4, 5, 6)] == ["2", "Other", "disabled", "2", "2", "30"]
     assert commands.line("accounts", "enable", "2") == "enabled: 2"
     old = commands.json("keys", "replace-account-key", "--account", "2")["account_key"]
     assert KEY.fullmatch(old)
@@ -164,7 +192,7 @@ def test_accounts_are_made_listed_switched_and_deleted(commands: Commands) -> No
     assert "acct_2" not in str(commands.json("keys", "list"))
     log = commands.text("audit", "--account", "2", "--limit", "3").splitlines()
     assert len(log) == 3
-    assert "operator  account.deleted  account:2" in log[0]
+    assert log[0].split("\t")[1:5] == ["acct_2", "operator", "account.deleted", "account:2"]
     assert len(commands.json("audit", "--limit", "1")) == 1
     assert not KEY.search(commands.text("audit"))
 
@@ -178,8 +206,8 @@ def test_a_providers_key_comes_from_standard_input_or_the_environment(
     assert commands.line("providers", "set", "openai") == "stored: openai, ends 9876"
     assert commands.json("providers", "set", "xai", "--key-env", "XAI")["last_four"] == "cdef"
     listed = commands.text("providers", "list")
-    assert re.search(r"^openai +openai +account \(ends 9876, stored 20.*\) +openai$", listed, re.M)
-    assert re.search(r"^anthropic +anthropic +none +anthropic$", listed, re.M)
+    assert re.search(r"^openai\topenai\taccount\t9876\t20[^\t]*Z\topenai$", listed, re.M)
+    assert re.search(r"^anthropic\tanthropic\tnone\t-\t-\tanthropic$", listed, re.M)
     assert PROVIDER_KEY not in listed
     for arguments, code, words in (
         (["set", "openai", PROVIDER_KEY], 2, "unexpected extra argument"),
@@ -191,6 +219,7 @@ def test_a_providers_key_comes_from_standard_input_or_the_environment(
     ):
         assert words in commands.text("providers", *arguments, code=code)
     assert commands.line("providers", "remove", "openai") == "removed: openai"
+    assert commands.json("providers", "remove", "xai") == {"provider": "xai", "deleted": True}
 
 
 @pytest.mark.usefixtures("commands")
@@ -258,4 +287,4 @@ async def test_all_of_it_works_beside_a_running_server(
             assert [await status(client) for client in (owner, new, server)] == [401, 401, 200]
             assert "\nmemoryrouter_vaults_live 1\n" in (await server.get("/metrics")).text
             assert [vault["id"] for vault in json.loads(await run("vaults", "list", "--json"))] == ["vault_1"]
-            assert "vault.erased  vault:2" in await run("audit", "--limit", "1000")
+            assert "vault.erased\tvault:2" in await run("audit", "--limit", "1000")

@@ -56,12 +56,12 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
         (["doctor", "--repair", "--data-dir", "absent"], "There is no data directory absent"),
         (["rotate-server-key", "--data-dir", "absent"], "There is no data directory absent"),
         (["rotate-server-key", "--new-key", "short"], "must be 32 bytes in base64"),
-        (["export"], "Give --key or --vault."),
+        (["export"], "Give the vault's Memory Key in MEMORYROUTER_API_KEY or by --key, or its number by --vault."),
         (["export", "--key", "mk_x", "--json"], "--resume and --json need --output."),
         (["export", "--key", "mk_x", "--data-dir", "absent"], "there is no data directory absent"),
         (["export", "--key", "mk_x", "--url", "localhost"], "localhost is not an address like http://"),
         (["import", "absent", "--key", "mk_x"], "absent: cannot be read"),
-        (["import", "absent"], "Give --key."),
+        (["import", "absent"], "Give the vault's Memory Key in MEMORYROUTER_API_KEY, or by --key."),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
