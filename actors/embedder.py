@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import trio
@@ -108,17 +108,17 @@ class Embedder:
         return await self._lanes[lane].encode(texts)
 
     def statistics(self) -> dict[str, int]:
-        """Queue depths and totals, for metrics."""
+        """Queue depths and totals of both lanes."""
         return {
             f"{name}_{what}": value
             for name, lane in self._lanes.items()
-            for what, value in (
-                ("waiting", lane.depth),
-                ("texts", lane.texts_done),
-                ("batches", lane.batches_done),
-                ("failures", lane.failures),
-            )
+            for what, value in lane.statistics().items()
+            if isinstance(value, int)
         }
+
+    def lanes(self) -> dict[Lane, dict[str, Any]]:
+        """What each lane counts, times too, for metrics."""
+        return {name: lane.statistics() for name, lane in self._lanes.items()}
 
     async def serve(self, failed: Callable[[str, str], None]) -> None:
         """Open the model once it is wanted, however often that takes, and serve the lanes until cancelled.

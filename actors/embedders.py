@@ -71,24 +71,15 @@ class Embedders:
                 await embedder.wait_open()
         return embedder
 
-    def statistics(self) -> dict[str, int]:
-        """Of all, for metrics: those of the default one, and under its name those of each."""
-        numbers = dict(self.default.statistics())
-        if self.several:
-            for name, embedder in self._by_name.items():
-                numbers.update({f"{_slug(name)}_{what}": value for what, value in embedder.statistics().items()})
-                numbers[f"{_slug(name)}_open"] = int(embedder.is_open)
-        return numbers
+    def all(self) -> list[Embedder]:
+        """Each of them once."""
+        return list(self._by_name.values())
 
     async def serve(self) -> None:
         """Serve all until cancelled."""
         async with trio.open_nursery() as serving:
             for embedder in self._by_name.values():
                 serving.start_soon(embedder.serve, _log_failure)
-
-
-def _slug(name: str) -> str:
-    return "".join(character if character.isalnum() else "_" for character in name.lower())
 
 
 def _log_failure(name: str, reason: str) -> None:

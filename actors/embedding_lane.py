@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import outcome
@@ -15,14 +16,16 @@ import trio
 from numpy.typing import NDArray
 
 from actors.embedding_source import BatchLimits, EmbedderUnavailable, Encode
+from models.distributions import BATCH_TEXTS, STEP_SECONDS, Distribution
 from models.errors import Overloaded
 
 
 class _Request:
-    __slots__ = ("done", "result", "texts")
+    __slots__ = ("arrived_s", "done", "result", "texts")
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
+        self.arrived_s = trio.current_time()
         self.done = trio.Event()
         self.result: outcome.Outcome[NDArray[np.float32]] | None = None
 
@@ -48,6 +51,10 @@ class LaneQueue:
         self.texts_done = 0
         self.batches_done = 0
         self.failures = 0
+        self.refused = 0
+        self.wait_seconds = Distribution(STEP_SECONDS)
+        self.batch_seconds = Distribution(STEP_SECONDS)
+        self.batch_texts = Distribution(BATCH_TEXTS)
 
     async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Wait for the vectors of these texts; (n, dims) float32.
@@ -58,6 +65,7 @@ class LaneQueue:
             Exception: whatever the model raised on these texts.
         """
         if len(self._waiting) >= self._requests_max:
+            self.refused += 1
             raise Overloaded(f"{self._requests_max} requests wait for their embeddings.", retry_after_s=1)
         request = _Request([self._prefix + text for text in texts] if self._prefix else texts)
         self._waiting.append(request)
@@ -83,11 +91,16 @@ class LaneQueue:
                 if self._arrived.is_set():
                     self._arrived = trio.Event()
                 await self._arrived.wait()
-            await self._serve_batch(self._take_batch())
+            batch = self._take_batch()
+            now_s = trio.current_time()
+            for request in batch:
+                self.wait_seconds.observe(now_s - request.arrived_s)
+            await self._serve_batch(batch)
 
     async def _serve_batch(self, batch: list[_Request]) -> None:
         """Encode a batch; should that fail for its texts, each request alone: nobody meets the error of another's."""
         texts = [text for request in batch for text in request.texts]
+        began_s = trio.current_time()
         try:
             vectors = await self._encode(texts)
         except EmbedderUnavailable as error:
@@ -104,6 +117,8 @@ class LaneQueue:
         else:
             self.texts_done += len(texts)
             self.batches_done += 1
+            self.batch_seconds.observe(trio.current_time() - began_s)
+            self.batch_texts.observe(len(texts))
             _scatter(batch, vectors)
 
     def _take_batch(self) -> list[_Request]:
@@ -122,6 +137,20 @@ class LaneQueue:
     def depth(self) -> int:
         """Requests that wait."""
         return len(self._waiting)
+
+    def statistics(self) -> dict[str, Any]:
+        """What waits, totals since the start, and times, for metrics."""
+        return {
+            "waiting": self.depth,
+            "waiting_max": self._requests_max,
+            "texts": self.texts_done,
+            "batches": self.batches_done,
+            "failures": self.failures,
+            "refused": self.refused,
+            "wait_seconds": self.wait_seconds,
+            "batch_seconds": self.batch_seconds,
+            "batch_texts": self.batch_texts,
+        }
 
 
 def _scatter(batch: list[_Request], vectors: NDArray[np.float32]) -> None:

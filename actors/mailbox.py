@@ -17,14 +17,27 @@ from typing import Any
 
 import trio
 
+from models.distributions import Distribution
 from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, VaultUnavailable
 from models.messages import AnyMessage, Reply, describe
+
+
+class TurnTimes:
+    """For who asks and wants to know: when the message was sent, taken in hand and answered, by Trio's clock.
+
+    What has not happened is 0.
+    """
+
+    __slots__ = ("answered_s", "sent_s", "taken_s")
+
+    def __init__(self) -> None:
+        self.sent_s = self.taken_s = self.answered_s = 0.0
 
 
 class Envelope:
     """A message on its way: where the reply goes, and until when anybody wants it."""
 
-    __slots__ = ("_free_place", "_reply_to", "deadline", "message")
+    __slots__ = ("_free_place", "_reply_to", "_sent_s", "_times", "_waited", "deadline", "message")
 
     def __init__(
         self,
@@ -32,20 +45,36 @@ class Envelope:
         reply_to: trio.MemorySendChannel[Reply | MemoryRouterError] | None,
         deadline: float,
         free_place: Callable[[], None],
+        *,
+        waited: Distribution | None = None,
+        times: TurnTimes | None = None,
     ) -> None:
         self.message = message
         self.deadline = deadline
         self._reply_to = reply_to
         self._free_place: Callable[[], None] | None = free_place
+        self._waited = waited
+        self._times = times
+        self._sent_s = trio.current_time()
+        if times is not None:
+            times.sent_s = self._sent_s
 
     def taken(self) -> None:
         """The actor has it in hand: its place in the mailbox is free again."""
-        if self._free_place is not None:
-            self._free_place()
-            self._free_place = None
+        if self._free_place is None:
+            return
+        self._free_place()
+        self._free_place = None
+        now_s = trio.current_time()
+        if self._waited is not None:
+            self._waited.observe(now_s - self._sent_s)
+        if self._times is not None:
+            self._times.taken_s = now_s
 
     def reply(self, result: Reply | MemoryRouterError) -> None:
         """Answer. A caller that has gone is not an error."""
+        if self._times is not None:
+            self._times.answered_s = trio.current_time()
         if self._reply_to is None:
             return
         with self._reply_to, suppress(trio.BrokenResourceError):
@@ -68,15 +97,24 @@ class Envelope:
 class Mailbox:
     """The bounded queue of one vault."""
 
-    def __init__(self, *, messages_max: int, reserved_max: int) -> None:
+    def __init__(self, *, messages_max: int, reserved_max: int, waited: Distribution | None = None) -> None:
+        """Make an empty one.
+
+        Args:
+            waited: gets the seconds that each message has waited when the actor takes it.
+        """
+        self._waited = waited
         self._places = trio.Semaphore(messages_max, max_value=messages_max)
         self._reserved_free = reserved_max
         self._reserved_max = reserved_max
         self._messages_max = messages_max
         self._send, self.receive = trio.open_memory_channel[Envelope](messages_max + reserved_max)
 
-    async def ask(self, message: AnyMessage, *, timeout_s: float) -> Any:
+    async def ask(self, message: AnyMessage, *, timeout_s: float, times: TurnTimes | None = None) -> Any:
         """Send a message and wait for its reply.
+
+        Args:
+            times: filled in on the way.
 
         Raises:
             Overloaded: no place became free within the deadline.
@@ -89,7 +127,9 @@ class Mailbox:
         await self._acquire_place(deadline)
         send, receive = trio.open_memory_channel[Reply | MemoryRouterError](1)
         try:
-            self._send.send_nowait(Envelope(message, send, deadline, self._places.release))
+            self._send.send_nowait(
+                Envelope(message, send, deadline, self._places.release, waited=self._waited, times=times)
+            )
         except trio.ClosedResourceError:
             self._places.release()
             raise
@@ -111,7 +151,7 @@ class Mailbox:
         """
         await self._acquire_place(math.inf)
         try:
-            self._send.send_nowait(Envelope(message, None, math.inf, self._places.release))
+            self._send.send_nowait(Envelope(message, None, math.inf, self._places.release, waited=self._waited))
         except trio.ClosedResourceError:
             self._places.release()
             raise
@@ -173,9 +213,10 @@ class Reservation:
         assert self._open, "a reservation sends once"
         self._open = False
         send, receive = trio.open_memory_channel[Reply | MemoryRouterError](1)
-        envelope = Envelope(message, send, math.inf, self._mailbox._free_reserved)
+        mailbox = self._mailbox
+        envelope = Envelope(message, send, math.inf, mailbox._free_reserved, waited=mailbox._waited)
         try:
-            self._mailbox._send.send_nowait(envelope)
+            mailbox._send.send_nowait(envelope)
         except trio.ClosedResourceError:
             envelope.drop()
         return ReplySlot(receive)

@@ -103,6 +103,8 @@ class ServerConfig(Config):
 class StrictHttp1(H11Protocol):
     """Hypercorn's HTTP/1.1 without its ways to HTTP/2, with stricter heads, and with words in its refusals."""
 
+    refused: Callable[[int], None] = staticmethod(lambda _: None)
+
     async def _check_protocol(self, event: Any) -> None:
         """No upgrade: a request that asks for one is served as it is, as RFC 9110, section 7.8, allows."""
 
@@ -124,6 +126,7 @@ class StrictHttp1(H11Protocol):
 
     async def _refuse(self, fault: Fault, *, with_body: bool = True) -> None:
         log_event("request_refused", level=logging.INFO, status=fault.status, code=fault.code)
+        self.refused(fault.status)
         body = fault_body(fault)
         headers = [
             (b"content-type", b"application/json"),
@@ -152,6 +155,7 @@ class Connection(TCPServer):
     config: ServerConfig
     protocol: StrictHttp1  # type: ignore[assignment]  # where Hypercorn has a wrapper that chooses one
     limited: Callable[[str], None] = staticmethod(lambda _: None)
+    refused: Callable[[int], None] = staticmethod(lambda _: None)
     _reader: trio.lowlevel.Task | None = None
     _reading: trio.CancelScope | None = None
     _read_to_end = False
@@ -179,6 +183,7 @@ class Connection(TCPServer):
                     parse_socket_addr(plain.socket.family, server),
                     self.protocol_send,
                 )
+                self.protocol.refused = self.refused
                 await self.protocol.initiate()
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()

@@ -61,6 +61,12 @@ class BoundAddress(msgspec.Struct, frozen=True):
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
+def address_of(bound: socket.socket, *, tls: bool) -> BoundAddress:
+    """Where a socket from `bind` is reached."""
+    host, port, *_ = bound.getsockname()
+    return BoundAddress(host=host, port=port, tls=tls)
+
+
 def bind(settings: ServerSettings) -> socket.socket:
     """A TCP socket, bound but not listening: a wrong address can fail before anything else is opened.
 
@@ -140,6 +146,7 @@ async def serve_app(
     listening: socket.socket | None = None,
     trusted_proxies: Sequence[Network] = (),
     limited: Callable[[str], None] = lambda _: None,
+    refused: Callable[[int], None] = lambda _: None,
     task_status: trio.TaskStatus[BoundAddress] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI app until `shutdown_trigger` returns; then running requests have the drain time to end.
@@ -151,6 +158,7 @@ async def serve_app(
         listening: a socket from `bind`; made here unless given. It is closed here in any case.
         trusted_proxies: networks that may have any number of connections.
         limited: is told whenever a connection is refused ("connections") or cut off for its slowness ("headers").
+        refused: is told the status of each request whose head is refused.
         task_status: gets the `BoundAddress` once connections are accepted.
 
     Raises:
@@ -169,7 +177,7 @@ async def serve_app(
         if tls is not None:  # closing need not be agreed upon: HTTP says itself where a message ends
             served = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
         connection = Connection(wrapped, config, context, ConnectionState(state.copy()), served)
-        connection.limited = limited
+        connection.limited, connection.refused = limited, refused
         await connection
 
     limit = partial(
@@ -212,8 +220,7 @@ async def _serve_connections(
                 handle = partial(_handle_connection, serve_connection, listener)
                 serve = partial(trio.serve_listeners, handle, [listener], handler_nursery=connections)
                 await accepting.start(serve)
-                host, port, *_ = bound.getsockname()
-                address = BoundAddress(host=host, port=port, tls=tls is not None)
+                address = address_of(bound, tls=tls is not None)
                 if tls is not None:
                     await accepting.start(_renew_certificate, tls, settings)
                 log_event("serving", url=address.url)

@@ -24,6 +24,7 @@ from quart.wrappers.response import ResponseBody
 from models.errors import MemoryRouterError, UpstreamError
 from router.headers import HeaderList
 from router.providers.base import Collector, Reply, Signal, Splitter, WireFormat
+from router.spans import step
 from router.sse import Event
 
 _CLOSE_TIMEOUT_S = 5.0
@@ -196,7 +197,7 @@ async def wait_durable(commit: Commit | None, *, deadline: float) -> str | None:
     if commit is None or commit.durable:
         return None
     try:
-        with trio.CancelScope(deadline=deadline) as scope:
+        with step("commit"), trio.CancelScope(deadline=deadline) as scope:
             await commit.wait_durable()
     except MemoryRouterError as error:
         return error.code

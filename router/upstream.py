@@ -64,7 +64,8 @@ class Upstream:
         link = self._link(provider)
         if not isinstance(body, bytes):
             headers = [*headers, _framing(body_bytes)]
-        with ExitStack() as slot:
+        with link.calls.under_way() as call, ExitStack() as slot:
+            headers = [*headers, *call.trace_headers()]
             with link.breaker.admitted() as ticket:
                 await _acquire(link, slot)
                 answer, attempts = await Call(link, method=method, path=path, headers=headers).send(body, ticket)
@@ -79,6 +80,7 @@ class Upstream:
             except UpstreamError:
                 await answer.aclose()
                 raise
+            call.answered(reply.status, attempts)
             try:
                 yield reply
             finally:
@@ -97,7 +99,7 @@ class Upstream:
             return await response.read(bytes_max=bytes_max)
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """Per provider called so far: calls running and waiting, repeated attempts, and its breaker's state."""
+        """Per provider called so far: calls running, waiting and ended, repeated attempts, and its breaker's state."""
         result: dict[str, dict[str, Any]] = {}
         for name, link in self._links.items():
             numbers = link.limiter.statistics()
@@ -109,6 +111,7 @@ class Upstream:
                 "breaker": link.breaker.state,
                 "breaker_open": int(link.breaker.state != "closed"),
                 "breaker_openings": link.breaker.openings,
+                **link.calls.statistics(),
             }
         return result
 

@@ -20,6 +20,7 @@ from models.errors import UpstreamError, UpstreamTimeout
 from models.provider_settings import ProviderSettings
 from router.headers import HeaderList, response_headers
 from router.masking import KeyMask, mask_headers
+from router.provider_calls import ProviderCalls
 from router.provider_connections import (
     Answer,
     CallFailed,
@@ -154,7 +155,7 @@ class _Inflater:
 class Link:
     """One provider: its connections, the limiter in front of them, and whether it is well."""
 
-    __slots__ = ("breaker", "connections", "limiter", "name", "policy", "retries", "settings")
+    __slots__ = ("breaker", "calls", "connections", "limiter", "name", "policy", "retries", "settings")
 
     def __init__(self, name: str, settings: ProviderSettings, tls: ssl.SSLContext) -> None:
         self.name = name
@@ -164,6 +165,7 @@ class Link:
         self.breaker = Breaker(
             name, failures=settings.breaker_failures, open_s=settings.breaker_open_s, clock=trio.current_time
         )
+        self.calls = ProviderCalls(name)
         self.retries = 0
         self.connections = ProviderConnections(
             settings.base_url,

@@ -26,6 +26,7 @@ from actors.store.ballast import DiskSpace
 from actors.store.counter import CommitCounter
 from actors.store.tickets import Chore, Outcome, Ticket
 from actors.store.writer import Writer, all_failed
+from models.distributions import STEP_SECONDS, Distribution
 from models.errors import Overloaded, ShardDamaged, ShuttingDown, StoreUnavailable, TooLarge
 from models.store_settings import StoreSettings
 
@@ -70,9 +71,9 @@ class Committer:
         "_chores",
         "_chores_due_s",
         "_closing",
+        "_commit_seconds",
         "_counters",
         "_idle_work",
-        "_last_commit_ms",
         "_name",
         "_queue",
         "_room_to_give",
@@ -83,6 +84,7 @@ class Committer:
         "_thread",
         "_token",
         "_turns",
+        "_wait_seconds",
         "_wal_bytes_max",
         "_writer",
     )
@@ -113,7 +115,8 @@ class Committer:
         self._rows_waiting = 0
         self._bytes_waiting = 0
         self._counters = {"rows": 0, "bytes": 0, "commits": 0, "batches": 0, "failures": 0}
-        self._last_commit_ms = 0.0
+        self._commit_seconds = Distribution(STEP_SECONDS)
+        self._wait_seconds = Distribution(STEP_SECONDS)
         # The committer's thread only:
         self._chores: deque[Chore] = deque()
         self._chores_due_s = 0.0
@@ -157,6 +160,7 @@ class Committer:
         """
         if self._closing:
             raise ShuttingDown("The store is closing.")
+        ticket.queued_s = time.perf_counter()
         self._queue.put(ticket)
         return ticket
 
@@ -181,12 +185,13 @@ class Committer:
             self._writer.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def statistics(self) -> dict[str, Any]:
-        """Counters since the start, what waits now, and whether the WAL still holds what was erased."""
+        """Counters and times since the start, what waits now, and whether the WAL still holds what was erased."""
         return {
             "queue_rows": self._rows_waiting,
             "queue_bytes": self._bytes_waiting,
             **self._counters,
-            "last_commit_ms": self._last_commit_ms,
+            "commit_seconds": self._commit_seconds,
+            "wait_seconds": self._wait_seconds,
             "wal_bytes": self._writer.wal_bytes,
             "truncate_owed": self._writer.truncate_owed,
             "damaged": self._writer.damage is not None,
@@ -213,11 +218,13 @@ class Committer:
         if self._thread.is_alive():
             _log.error("%s: still committing after %.0f s; left behind", self._name, CLOSE_TIMEOUT_S)
 
-    def _deliver(self, tickets: list[Ticket[Any]], outcomes: list[Outcome], milliseconds: float) -> None:
+    def _deliver(self, tickets: list[Ticket[Any]], outcomes: list[Outcome], began_s: float, took_s: float) -> None:
         """Settle a whole batch. Nothing may escape: an exception here would end the Trio run."""
         self._counters["batches"] += 1
-        self._last_commit_ms = milliseconds
+        self._commit_seconds.observe(took_s)
         for ticket, outcome in zip(tickets, outcomes, strict=True):
+            if ticket.queued_s:
+                self._wait_seconds.observe(began_s - ticket.queued_s)
             if ticket.limited:
                 self._rows_waiting -= ticket.rows
                 self._bytes_waiting -= ticket.size_bytes
@@ -310,9 +317,9 @@ class Committer:
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             if ticket.after_commit is not None and outcome.error is None:
                 _guarded(self._name, ticket.after_commit, outcome.result)
-        milliseconds = (time.perf_counter() - started_s) * 1000
+        took_s = time.perf_counter() - started_s
         try:
-            self._token.run_sync_soon(self._deliver, tickets, outcomes, milliseconds)
+            self._token.run_sync_soon(self._deliver, tickets, outcomes, started_s, took_s)
         except trio.RunFinishedError:
             _log.warning("%s: nobody is left to hear of a batch of %d jobs", self._name, len(tickets))
         return outcomes

@@ -57,6 +57,7 @@ class Ticket(Generic[T]):
         after_commit: called in the committer's thread right after the commit, before anyone is told.
         on_durable: called in Trio's thread before any waiter runs; not called when the job failed.
         on_failed: called likewise, when the job failed.
+        queued_s: when it was queued, by `time.perf_counter`; 0 for work that the thread finds by itself.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Ticket(Generic[T]):
         "limited",
         "on_durable",
         "on_failed",
+        "queued_s",
         "rows",
         "size_bytes",
         "work",
@@ -92,6 +94,7 @@ class Ticket(Generic[T]):
         self.on_durable = on_durable
         self.on_failed = on_failed
         self.limited = False
+        self.queued_s = 0.0
         self._done = trio.Event()
         self._result: T | None = None
         self._error: MemoryRouterError | None = None

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -19,7 +20,7 @@ from router.observe import LineFormatter
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.provider import Script
 from tests.patience import PATIENCE_S
-from tests.router.proxied import open_both
+from tests.router.proxied import open_both, streamed
 from tests.running import Client, object_of, open_server, settings_for, user
 
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z")
@@ -31,7 +32,7 @@ async def test_health_needs_no_key(tmp_path: Path) -> None:
         answers = {path: await server.get(path, key="") for path in ("/livez", "/readyz", "/health", "/")}
         assert {answer.status_code for answer in answers.values()} == {200}
         assert object_of(answers["/livez"]) == {"status": "ok"}
-        assert object_of(answers["/readyz"]) == {"status": "ready", "missing": {}}
+        assert object_of(answers["/readyz"]) == {"status": "ready", "missing": {}, "degraded": {}}
         health = object_of(answers["/health"])
         assert (health["status"], health["version"]) == ("healthy", VERSION)
         assert ISO_TIME.match(health["timestamp"])
@@ -164,6 +165,36 @@ async def test_every_log_line_of_a_request_has_the_id_that_goes_out(tmp_path: Pa
 
     assert [entry["event"] for entry in ours] == ["content_cut", "request_done"]
     assert {entry["request_id"] for entry in ours} == {answer.headers["x-request-id"]}
+
+
+async def test_every_line_of_the_router_that_a_request_causes_has_its_id(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also of what runs in its child tasks and after its answer; a vault's own lines have none of a single request."""
+    formatter = LineFormatter(as_json=True)
+    lines: list[dict[str, Any]] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(json.loads(formatter.format(record)))
+
+    async with open_both(tmp_path) as (server, provider):
+        root, handler = logging.getLogger(), Keep()
+        root.addHandler(handler)
+        try:
+            with caplog.at_level(logging.DEBUG):
+                provider.enqueue(Script(status=500, body=b"{}"))
+                answers = [await server.chat("Hello"), await server.chat("Hello", model="nothing/at-all")]
+                answers.append(await server.post("/v1/chat/completions", streamed("And now?")))
+                answers.append(await server.post("/v1/memory/upload", b'{"content": "Carla sails."}'))
+        finally:
+            root.removeHandler(handler)
+    ours = [line for line in lines if line.get("logger", "memoryrouter").startswith(("memoryrouter", "router"))]
+    of_vaults = [line for line in lines if line["event"] == "vault_life_cycle"]
+
+    assert {line["request_id"] for line in ours} == {answer.headers["x-request-id"] for answer in answers}
+    assert of_vaults
+    assert not any("request_id" in line for line in of_vaults)
 
 
 class BrokenEncoder(HashEmbedding):
