@@ -6,7 +6,7 @@ number. Positions and numbers are never reused; deleted ones are marked. Must ne
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -281,6 +281,16 @@ class Catalogue:
         """The number of a session, or None when nothing was stored under it."""
         session = self._sessions.get(session_id)
         return session.number if session is not None else None
+
+    def sessions_of(self, only: str | None) -> Mapping[str | None, SessionOrder]:
+        """All sessions by their ids, or only this one; the memories without a session stand under None."""
+        if only is None:
+            return self._sessions
+        return {only: self._sessions[only]} if only in self._sessions else {}
+
+    def seq_at(self, position: int) -> int:
+        """The seq of the live memory at this position."""
+        return self.at(position).seq
 
     def session_seqs(self, session_id: str | None) -> list[int]:
         """The seqs of a session's memories, oldest first."""

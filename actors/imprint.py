@@ -50,7 +50,7 @@ def _rules() -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for module in (words, text, lexicon, catalogue):
         assert module.__file__ is not None
-        digest.update(Path(module.__file__).read_bytes())
+        digest.update(Path(module.__file__).with_suffix(".py").read_bytes())  # packed, it has the name of its bytecode
     digest.update(f"{FORMAT} {unicodedata.unidata_version} {Stemmer.version()} {sys.version_info[:2]}".encode())
     return digest.digest()
 

@@ -31,7 +31,9 @@ from models.messages import (
     ForgottenPart,
     GetMemory,
     Listed,
+    ListedSessions,
     ListMemories,
+    ListSessions,
     MemoryChange,
     Mend,
 )
@@ -72,7 +74,7 @@ class SingleMemories:
         self._analyse = analyse
         self._write = write
 
-    async def answer(self, message: AboutMemories) -> Listed | Forgotten | ForgottenPart | None:
+    async def answer(self, message: AboutMemories) -> Listed | ListedSessions | Forgotten | ForgottenPart | None:
         """The reply to a message.
 
         Raises:
@@ -82,6 +84,8 @@ class SingleMemories:
         match message:
             case ListMemories():
                 return await self._list(message)
+            case ListSessions():
+                return await read_in_turn(self._vault.list_sessions, message, chunks=self._vault.chunks)
             case GetMemory():
                 return self._listed(self._find(message.number, message.within))
             case FindTwin():

@@ -15,6 +15,7 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from actors.embedder import Embedder
 from actors.embedders import Embedders
 from actors.entry import Entry
 from actors.inbox_lag import ONE, InboxLag, Weight
-from actors.mailbox import Mailbox
+from actors.mailbox import Mailbox, TurnTimes
 from actors.metering import MemoryMeter, Unmetered
 from actors.pin import Pin, Receipt
 from actors.restart import RestartPolicy
@@ -33,6 +34,7 @@ from actors.vault_actor import VaultLimits
 from actors.vault_lives import VaultLives
 from actors.working_set import WorkingSet
 from models.accounts import SERVER, Actor
+from models.distributions import STEP_SECONDS, Distribution
 from models.errors import (
     DeadlineExceeded,
     MemoryRouterError,
@@ -93,11 +95,18 @@ class Supervisor:
         )
         self._erasing = trio.Lock()
         self._draining = False
+        self._resuming = 0
+        self._waited = Distribution(STEP_SECONDS)
 
     # What requests use.
 
-    async def ask(self, vault: VaultRef, message: AnyMessage, *, timeout_s: float) -> Any:
+    async def ask(
+        self, vault: VaultRef, message: AnyMessage, *, timeout_s: float, times: TurnTimes | None = None
+    ) -> Any:
         """Send a message to a vault and return its reply, hydrating the vault if need be.
+
+        Args:
+            times: filled in on the way.
 
         Raises:
             Overloaded, DeadlineExceeded, VaultUnavailable, VaultQuarantined, ShuttingDown: no answer; retry later.
@@ -107,7 +116,8 @@ class Supervisor:
         while True:
             entry = await self._entry(vault, deadline)
             try:
-                return await entry.mailbox.ask(message, timeout_s=max(0.0, deadline - trio.current_time()))
+                remaining_s = max(0.0, deadline - trio.current_time())
+                return await entry.mailbox.ask(message, timeout_s=remaining_s, times=times)
             except trio.ClosedResourceError:
                 await trio.lowlevel.checkpoint()  # it began to close meanwhile: look it up again
 
@@ -173,11 +183,14 @@ class Supervisor:
 
     async def resume(self) -> None:
         """Hydrate, one by one, the vaults that an earlier run left with an inbox or on the way to another embedder."""
-        for vault in {*await self.store.vaults_with_inbox(), *await self.store.vaults_moving()}:
+        left = {*await self.store.vaults_with_inbox(), *await self.store.vaults_moving()}
+        self._resuming = len(left)
+        for vault in left:
             try:
                 await self.ask(vault, Barrier(), timeout_s=RESUME_TIMEOUT_S)
             except MemoryRouterError as error:
                 logger.warning("vault_not_resumed", extra={"vault": vault.number, "code": error.code})
+            self._resuming -= 1
 
     def current(self, vault: VaultRef) -> VaultRef:
         """The vault that took this one's place when it was erased, or itself."""
@@ -192,12 +205,17 @@ class Supervisor:
         entry = self._entries.get(self.current(vault).number)
         return None if entry is None else entry.embedder
 
-    def statistics(self) -> dict[str, int]:
-        """Live vaults, bytes and life-cycle counts, for metrics."""
+    def statistics(self) -> dict[str, Any]:
+        """Live vaults, bytes, waiting messages and life-cycle counts, for metrics."""
+        waiting = [entry.mailbox.waiting for entry in self._entries.values()]
         return {
             "live": len(self._entries),
+            "resting": sum(entry.quarantined_until_s is not None for entry in self._entries.values()),
+            "resuming": self._resuming,
             "bytes_in_memory": self._working_set.bytes_in_memory,
-            "messages_waiting": sum(entry.mailbox.waiting for entry in self._entries.values()),
+            "messages_waiting": sum(waiting),
+            "mailbox_longest": max(waiting, default=0),
+            "wait_seconds": self._waited,
             "inbox_messages": sum(entry.lag.held.messages for entry in self._entries.values()),
             "inbox_bytes": sum(entry.lag.held.size_bytes for entry in self._entries.values()),
             **{name: self._lives.counters[name] for name in COUNTED},
@@ -232,7 +250,9 @@ class Supervisor:
 
     def _start(self, vault: VaultRef) -> Entry:
         settings = self._settings
-        mailbox = Mailbox(messages_max=settings.mailbox_messages_max, reserved_max=settings.exchanges_max)
+        mailbox = Mailbox(
+            messages_max=settings.mailbox_messages_max, reserved_max=settings.exchanges_max, waited=self._waited
+        )
         lag = InboxLag(
             messages_max=settings.inbox_messages_max,
             bytes_max=settings.inbox_bytes_max,
@@ -240,7 +260,8 @@ class Supervisor:
         )
         restarts = RestartPolicy(restarts_max=settings.restarts_max, window_s=settings.restart_window_s)
         entry = self._entries[vault.number] = Entry(vault, mailbox, lag, restarts)
-        self._vaults.start_soon(self._live, entry, name=f"vault {vault.number}")
+        # In a context of its own: a vault outlives the request that it is loaded for, whose id is not the vault's.
+        Context().run(partial(self._vaults.start_soon, self._live, entry, name=f"vault {vault.number}"))
         return entry
 
     def _successor(self, entry: Entry) -> Entry:

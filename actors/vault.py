@@ -23,12 +23,13 @@ from actors.ranking_inputs import RankQuery, VaultArrays
 from actors.segmented_index import THRESHOLD, SegmentedIndex
 from actors.segments import BuildJob, Segment
 from actors.selecting import Selection, candidates
+from actors.session_listing import list_sessions
 from actors.store.protocol import Materialisation, Vectors
 from actors.unembedded import TextsToEmbed, Unembedded
 from actors.unwritten import Unwritten
 from actors.vault_reading import VaultReader
 from models.memory import Exchange, InboxRow, Memory, Message
-from models.messages import Found, Recall, Recalled, Search, Sifted, VaultStats
+from models.messages import Found, ListedSessions, ListSessions, Recall, Recalled, Search, Sifted, VaultStats
 from models.selection import MemoryFilter
 from models.words import terms
 
@@ -334,6 +335,10 @@ class Vault:
         columns = self._catalogue.selectable()
         chosen = candidates(columns, self._lexicon, wanted, session_number=session)
         return Selection(columns=columns, chosen=chosen, wanted=wanted, at=self._catalogue.at)
+
+    def list_sessions(self, wanted: ListSessions) -> ListedSessions:
+        """A page of the sessions, see `ListSessions`."""
+        return list_sessions(self._catalogue.sessions_of(wanted.only), wanted, seq_at=self._catalogue.seq_at)
 
     def replace(self, memory: Memory) -> None:
         """Put a memory in the place of the one with its seq and its text, as the store has done."""

@@ -54,6 +54,7 @@ from models.messages import (
     ForgetMemory,
     GetMemory,
     ListMemories,
+    ListSessions,
     Mend,
     Page,
     Paged,
@@ -260,8 +261,9 @@ class VaultActor:
                 self.reloads |= isinstance(message, Rehydrate)
                 return None
             case (
-                ListMemories() | GetMemory() | FindTwin() | ChangeMemory() | ForgetMemory() | ForgetMatching() | Mend()
-            ):
+                ListMemories() | ListSessions() | GetMemory() | FindTwin() | ChangeMemory() | ForgetMemory()
+                | ForgetMatching() | Mend()
+            ):  # fmt: skip
                 return await self._changed(self._memories.answer(message))
             case _:
                 assert_never(message)

@@ -81,6 +81,14 @@ class AccountRecord(msgspec.Struct, frozen=True, kw_only=True):
     vaults: int = 0
 
 
+class AccountSize(msgspec.Struct, frozen=True, kw_only=True):
+    """What all vaults of an account hold together; what still waits in the inbox is not among it."""
+
+    vaults: int
+    memories: int
+    content_bytes: int
+
+
 class AccountChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What to change of an account; what is unset stays."""
 

@@ -132,6 +132,16 @@ class Memory(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return [self.content[start:end] for start, end in self.spans]
 
 
+class SessionSummary(msgspec.Struct, frozen=True):
+    """One session of a vault in numbers; `place` is the newest memory's (timestamp_ms, seq)."""
+
+    session_id: str
+    memories: int
+    tokens: int
+    first_ms: int
+    place: tuple[int, int]
+
+
 def memory_id(memory: Memory) -> str:
     """The public id of a memory within its vault."""
     return f"{_ID_PREFIX}{memory.number}"

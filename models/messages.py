@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from models.memory import Exchange, InboxRow, Memory, Message, Role, Source
+from models.memory import Exchange, InboxRow, Memory, Message, Role, SessionSummary, Source
 from models.selection import MemoryFilter
 from models.time_intervals import TimeInterval
 
@@ -135,6 +135,19 @@ class ListMemories(VaultMessage, frozen=True):
     wanted: MemoryFilter
     limit: int
     descending: bool = True
+    after: tuple[int, int] | None = None
+
+
+class ListSessions(VaultMessage, frozen=True):
+    """Which sessions there are, the one with the newest memory first. Reply: `ListedSessions`.
+
+    Attributes:
+        only: this session alone, if it is there.
+        after: begin behind this place, which an earlier page ended with.
+    """
+
+    limit: int
+    only: str | None = None
     after: tuple[int, int] | None = None
 
 
@@ -320,6 +333,13 @@ class Listed(msgspec.Struct, frozen=True):
     after: tuple[int, int] | None = None
 
 
+class ListedSessions(msgspec.Struct, frozen=True):
+    """Sessions, the newest first; `after` is the place to go on from, or None when there are no more."""
+
+    sessions: tuple[SessionSummary, ...]
+    after: tuple[int, int] | None = None
+
+
 class Paged(msgspec.Struct, frozen=True):
     """Memories in order; fewer than asked for when there are no more.
 
@@ -358,8 +378,9 @@ class VaultStats(msgspec.Struct, frozen=True):
     dims: int = 0
 
 
-Reply = Recalled | Found | Sifted | Applied | Forgotten | ForgottenPart | Listed | Paged | VaultStats | None
-AboutMemories = ListMemories | GetMemory | FindTwin | ChangeMemory | ForgetMemory | ForgetMatching | Mend
+Lists = Listed | ListedSessions | Paged
+Reply = Recalled | Found | Sifted | Applied | Forgotten | ForgottenPart | Lists | VaultStats | None
+AboutMemories = ListMemories | ListSessions | GetMemory | FindTwin | ChangeMemory | ForgetMemory | ForgetMatching | Mend
 """What is asked about single memories; `actors.single_memories` answers."""
 
 AnyMessage = (

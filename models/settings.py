@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from models.dashboard_settings import DashboardSettings
 from models.embedder_settings import EmbedderSettings, EmbeddersSettings
 from models.limit_settings import LimitSettings
 from models.memory_settings import (
@@ -27,6 +28,7 @@ from models.screening_settings import ScreeningSettings
 from models.server_settings import CorsSettings, LogSettings, MetricsSettings, ServerSettings
 from models.sizes import GIB, MIB
 from models.store_settings import StoreSettings as StoreLimits
+from models.tracing_settings import TracingSettings
 from models.usage_settings import UsageSettings
 
 _STORE = StoreLimits()  # the store's own defaults, so that they stand in one place
@@ -211,6 +213,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors: CorsSettings = CorsSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     store: StoreSettings = StoreSettings()
     vaults: VaultSettings = VaultSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()

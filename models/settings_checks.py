@@ -16,6 +16,7 @@ from models.provider_settings import BUILT_IN_PROVIDERS, RESERVED_PREFIX, Provid
 from models.server_settings import is_loopback
 from models.settings import ProvidersSettings, Settings
 from models.times import parse_time_zone
+from models.tracing_settings import TracingSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])\Z")
@@ -35,6 +36,7 @@ def check_settings(settings: Settings) -> None:
     _check_providers(settings.providers)
     _check_embedders(settings)
     _check_fallbacks(settings)
+    _check_tracing(settings.tracing)
 
 
 def _check_network(settings: Settings) -> None:
@@ -67,6 +69,13 @@ def _check_time_zone(name: str) -> None:
         parse_time_zone(name)
     except InvalidRequest as error:
         raise SettingError("recall.time_zone must be an IANA time zone such as Europe/Vienna.") from error
+
+
+def _check_tracing(tracing: TracingSettings) -> None:
+    if tracing.endpoint:
+        url = urlsplit(tracing.endpoint)
+        if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query:
+            raise SettingError("tracing.endpoint must be an http or https URL, without a user and a query.")
 
 
 def _check_networks(networks: tuple[str, ...]) -> None:

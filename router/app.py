@@ -17,11 +17,14 @@ from models.errors import InvalidRequest, MemoryRouterError, MethodNotAllowed, N
 from router.bodies import too_large
 from router.components import Components
 from router.cors import Cors
+from router.dashboard.gate import API
+from router.dashboard.noting import note_answer
 from router.observe import describe_error, log_event
 from router.request_checks import check_head
 from router.request_ids import current_request_id
-from router.requests import put_limit_headers, read_caller
+from router.requests import put_limit_headers, read_caller, read_session
 from router.routes.chat import chat_routes
+from router.routes.dashboard import OPEN_DASHBOARD_PATHS, dashboard_routes
 from router.routes.export import export_routes
 from router.routes.keys import key_routes
 from router.routes.mcp import mcp_routes
@@ -31,9 +34,10 @@ from router.routes.passthrough import passthrough_routes
 from router.routes.providers import provider_routes
 from router.routes.system import system_routes
 from router.routes.usage import usage_routes
+from router.spans import describe_request
 from router.wire_errors import error_body, error_headers, error_status
 
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/metrics", "/openapi.json"})
+OPEN_PATHS = OPEN_DASHBOARD_PATHS | {"/", "/livez", "/readyz", "/health", "/metrics", "/openapi.json"}
 """Routes that need no key; each tells nothing about a vault, a key or an account (`/metrics` asks, where it is set to).
 Of the others only OPTIONS does without, which Quart answers itself with the methods that there are."""
 
@@ -49,7 +53,7 @@ def create_app(components: Components) -> QuartTrio:
     app.url_map.merge_slashes = False  # it would redirect, in HTML, to an address that the client made up
     for routes in (
         system_routes, key_routes, provider_routes, memory_routes, memories_routes, export_routes, chat_routes,
-        passthrough_routes, usage_routes, mcp_routes,
+        passthrough_routes, usage_routes, mcp_routes, dashboard_routes,
     ):  # fmt: skip
         app.register_blueprint(routes(components))
     _add_error_handlers(app, components)
@@ -63,11 +67,14 @@ def create_app(components: Components) -> QuartTrio:
 def _add_error_handlers(app: QuartTrio, components: Components) -> None:
     @app.errorhandler(MemoryRouterError)
     async def handle_own(error: MemoryRouterError) -> Response:
+        components.metrics.errors.increment(error.code)
         return error_response(error)
 
     @app.errorhandler(HTTPException)
     async def handle_http(error: HTTPException) -> Response:
-        response = error_response(translate(error, body_max_bytes=components.settings.server.body_max_bytes))
+        own = translate(error, body_max_bytes=components.settings.server.body_max_bytes)
+        components.metrics.errors.increment(own.code)
+        response = error_response(own)
         for name, value in error.get_headers():
             if name.lower() == "allow":  # RFC 9110 demands it of a 405
                 response.headers["Allow"] = value
@@ -75,6 +82,7 @@ def _add_error_handlers(app: QuartTrio, components: Components) -> None:
 
     @app.errorhandler(Exception)
     async def handle_bug(error: Exception) -> Response:
+        components.metrics.errors.increment(MemoryRouterError.code)
         log_event("request_failed", level=logging.ERROR, path=_asked().path, error=describe_error(error))
         return error_response(MemoryRouterError("Internal server error.", hint="The server's log says more."))
 
@@ -124,12 +132,21 @@ def _add_measurement(app: QuartTrio, components: Components) -> None:
 
     @app.after_request
     async def end(response: Response) -> Response:
-        if "usage" in g:
-            g.usage.answered(response.status_code)
-        took_s = time.perf_counter() - g.began_s
         route = request.url_rule.rule if request.url_rule is not None else "unknown"
+        if "usage" in g:
+            components.metrics.added_seconds.observe(g.usage.answered(response.status_code), route)
+        took_s = time.perf_counter() - g.began_s
+        describe_request({"http.route": route})
         components.metrics.requests.increment(route, response.status_code)
         components.metrics.request_seconds.observe(took_s, route)
+        note_answer(
+            components,
+            g.get("caller"),
+            route=route,
+            status=response.status_code,
+            header=response.headers.get,
+            took_s=took_s,
+        )
         _put_request_id(response)
         put_limit_headers(response)
         log_event(
@@ -174,7 +191,7 @@ def _add_authentication(app: QuartTrio, components: Components) -> None:
         """Default deny: a route whose handler forgot to ask for the key is closed all the same."""
         rule = request.url_rule
         if rule is not None and rule.rule not in OPEN_PATHS and request.method != "OPTIONS":
-            await read_caller(components)
+            await (read_session if rule.rule.startswith(f"{API}/") else read_caller)(components)
 
 
 def _plain_headers() -> dict[str, str]:

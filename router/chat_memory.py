@@ -18,15 +18,17 @@ from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, Quota
 from models.ids import Principal
 from models.memory import LOCAL_RECALL_MODEL, Exchange, Message, charged_to
 from models.text import clean
+from router.dashboard.chats import ChatWatch
 from router.memory_ids import MEMORY_IDS, ids_header
 from router.memory_quota import MemoryQuota, Reservation
-from router.observe import Metrics, log_event
+from router.observe import log_event
 from router.options import MemoryOptions
 from router.providers.base import ChatRequest, Reply, Turn
 from router.providers.json_bytes import whole_text
 from router.questions import asked_of
 from router.recalling import NOTHING, Recaller, Recollection
 from router.remembering import MODEL_CHARACTERS_MAX, Rememberer, messages_of
+from router.server_metrics import Metrics
 
 CHOICE_TIMEOUT_S = 1.0
 """For a new vault to begin anew with the embedder that a chat names; it holds nothing yet."""
@@ -50,6 +52,7 @@ class ChatMemory:
         now_ms: Callable[[], int],
         request_id: str,
         content_max_chars: int,
+        watch: ChatWatch | None = None,
     ) -> None:
         self._chat = chat
         self._turns = turns
@@ -65,6 +68,7 @@ class ChatMemory:
         self._now_ms = now_ms
         self._request_id = request_id
         self._content_max_chars = content_max_chars
+        self._watch = watch
         self._block_key = self._find_block_key()
         self._pin: Pin | None = None
         self._no_pin = DeadlineExceeded.code
@@ -96,6 +100,8 @@ class ChatMemory:
             self._keep_block()
         if self.status != "ok":
             self._metrics.memory_skipped.increment(self.status)
+        if self._watch is not None:
+            self._watch.recalled(self.recollection, status=self.status, mode=self._options.access.mode, stores=stores)
         if stores and self._pin is None:
             self.not_durable(self._no_pin)
 
@@ -151,7 +157,6 @@ class ChatMemory:
             self._fail(error)
             return
         self._use(recollection)
-        self._metrics.recall_seconds.observe(recollection.total_ms / 1000)
 
     def _known_block(self) -> Recollection | None:
         """What the turn that began this tool loop was given."""
@@ -199,6 +204,8 @@ class ChatMemory:
             return None
         self._handed_off = True
         messages = [*self._messages, *self._reply_messages(reply)]
+        if self._watch is not None:
+            self._watch.handed_over(len(messages))
         if not messages:
             return None
         exchange = Exchange(
@@ -229,7 +236,9 @@ class ChatMemory:
         self._not_stored(reason)
 
     def _not_stored(self, reason: str) -> None:
-        self._metrics.not_stored.increment()
+        if self._watch is not None:
+            self._watch.not_stored(reason)
+        self._metrics.not_stored.increment(reason)
         self._metrics.memory_skipped.increment("not_stored")
         level = logging.INFO if reason == QuotaExceeded.code else logging.ERROR
         log_event("not_stored", level=level, reason=reason, vault=self._vault.number)

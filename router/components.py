@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from router.body_budget import BodyBudget
+from router.dashboard.state import DashboardState
 from router.limits import RequestLimits
 from router.memory_quota import MemoryQuota
+from router.tracing import Traced, Untraced
 from router.usage import Meter
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
     from actors.usage_journal import UsageJournal
     from models.ids import VaultRef
     from models.settings import Settings
-    from router.observe import Metrics
+    from router.readiness import Readiness
     from router.recalling import Recaller
     from router.remembering import Rememberer
+    from router.server_metrics import Metrics
     from router.upstream import Upstream
 
 
@@ -36,32 +39,12 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Readiness:
-    """Why the server is not ready, part by part; empty when it is."""
-
-    def __init__(self) -> None:
-        self._missing: dict[str, str] = {"server": "starting"}
-
-    def set_missing(self, part: str, reason: str) -> None:
-        """This part is not ready."""
-        self._missing[part] = reason
-
-    def set_ready(self, part: str) -> None:
-        """This part is ready."""
-        self._missing.pop(part, None)
-
-    @property
-    def missing(self) -> dict[str, str]:
-        """Reason by part."""
-        return dict(self._missing)
-
-
 class Components:
     """Everything a route may use."""
 
     __slots__ = (
-        "body_budget", "embedder", "limits", "meter", "metrics", "now_ms", "offload_limiter", "quota", "readiness",
-        "recaller", "rememberer", "settings", "store", "supervisor", "upstream",
+        "body_budget", "dashboard", "embedder", "limits", "meter", "metrics", "now_ms", "offload_limiter", "quota",
+        "readiness", "recaller", "rememberer", "settings", "store", "supervisor", "tracing", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +60,7 @@ class Components:
         metrics: Metrics,
         readiness: Readiness,
         usage: UsageJournal | None = None,
+        tracing: Traced | Untraced | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.settings = settings
@@ -88,6 +72,7 @@ class Components:
         self.rememberer = rememberer
         self.metrics = metrics
         self.readiness = readiness
+        self.tracing = tracing or Untraced()
         self.now_ms = now_ms
         self.limits = RequestLimits(settings.limits, clock=time.monotonic)
         self.quota = MemoryQuota(
@@ -96,7 +81,13 @@ class Components:
             refused=partial(metrics.limited.increment, "memories"),
         )
         self.body_budget = BodyBudget(max(settings.limits.buffered_bodies_max_bytes, settings.server.body_max_bytes))
-        self.meter = Meter(usage, billing_multiplier=settings.usage.billing_multiplier, now_ms=now_ms)
+        self.dashboard = DashboardState(settings.dashboard, now_ms=now_ms)
+        self.meter = Meter(
+            usage,
+            billing_multiplier=settings.usage.billing_multiplier,
+            now_ms=now_ms,
+            heard=self.dashboard.note_tokens,
+        )
         self.offload_limiter = trio.CapacityLimiter(OFFLOAD_THREADS)
 
     async def retire(self, vault: VaultRef) -> None:

@@ -1,7 +1,8 @@
 """Which web pages may call this server: the answers that browsers ask for (CORS).
 
-Off unless `cors.origins` names origins. Must never allow credentials (there are no cookies here; a page sends its key
-itself), nor an origin that is not named, nor any origin at all by `*`.
+Off unless `cors.origins` names origins, and never below `/dashboard` (`router.dashboard.gate`). Must never allow
+credentials (the dashboard's is the only cookie; other pages send their key themselves), nor an origin that is not
+named, nor any origin at all by `*`.
 """
 
 from __future__ import annotations

@@ -42,8 +42,6 @@ _UPSTREAM_NAMES = frozenset(
         "anthropic-version",
         "http-referer",  # OpenRouter's names for the calling app
         "idempotency-key",
-        "traceparent",
-        "tracestate",
         "x-title",
     }
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.memory import Memory, memory_id
+from models.memory import Memory, SessionSummary, memory_id
 from models.screening import flag_names
 from models.times import format_time
 
@@ -47,4 +47,18 @@ def memory_item(memory: Memory, *, pending: bool, whole: bool = False) -> dict[s
         "model": memory.model,
         "request_id": memory.request_id,
         "pending": pending,
+    }
+
+
+def session_item(session: SessionSummary) -> dict[str, Any]:
+    """One session as `/v1/sessions` shows it; its times are those of its first and its last memory."""
+    last_ms, _ = session.place
+    return {
+        "session_id": session.session_id,
+        "memories": session.memories,
+        "tokens": session.tokens,
+        "first_timestamp": session.first_ms,
+        "last_timestamp": last_ms,
+        "first_at": format_time(session.first_ms),
+        "last_at": format_time(last_ms),
     }

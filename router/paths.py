@@ -17,7 +17,7 @@ _VERSIONS = ("v1", "v1beta")
 _UNVERSIONED = frozenset(
     {
         "account", "audio", "chat", "completions", "embeddings", "images", "keys", "me", "memories", "memory",
-        "messages", "models", "providers", "responses",
+        "messages", "models", "providers", "responses", "sessions",
     }
 )  # fmt: skip
 """First segments of the routes below `/v1`."""

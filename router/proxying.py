@@ -29,7 +29,7 @@ from router.plans import CallOf, Plan, Planner
 from router.provider_keys import find_stored_keys
 from router.providers.base import ChatRequest, Reply, Turn, WireFormat
 from router.request_ids import current_request_id
-from router.requests import current_usage, offload, read_caller, read_json, read_options
+from router.requests import current_usage, offload, read_caller, read_json, read_options, watch_chat
 from router.streaming import Relay, exits, stream_response, wait_durable
 from router.translating import Adapted, adapt
 from router.upstream import UpstreamResponse
@@ -142,6 +142,7 @@ class Proxy:
             now_ms=parts.now_ms,
             request_id=current_request_id(),
             content_max_chars=parts.settings.memory.content_max_chars,
+            watch=watch_chat(parts, principal.vault),
         )
 
     async def _answer_locally(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, tzinfo
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import trio
@@ -20,6 +21,7 @@ import trio
 from actors.choosing_embedders import embedder_of
 from actors.embedder import Embedder
 from actors.embedding_source import EmbedderUnavailable
+from actors.mailbox import TurnTimes
 from actors.supervisor import Supervisor
 from models.embedding import TextModel
 from models.errors import DeadlineExceeded, MemoryRouterError
@@ -33,6 +35,7 @@ from router.memory_ids import ids_of
 from router.observe import log_event
 from router.options import MemoryOptions
 from router.questions import Asked
+from router.spans import Step, record_part, step
 
 BLOCKS_MAX = 4_096
 COUNTED_PARTS_MAX = 4_096
@@ -122,7 +125,16 @@ class Recaller:
         block_cache_s: float,
         context_tokens_max: int = 0,
         clock: Callable[[], float],
+        took: Callable[[float, str], None] = lambda seconds, operation: None,
     ) -> None:
+        """Make one.
+
+        Args:
+            block_cache_s: how long a block is kept for a tool loop.
+            context_tokens_max: of any context; 0 for no bound but the request's.
+            took: told the seconds of each "recall" and "search", however it ended.
+        """
+        self._took = took
         self._context_tokens_max = context_tokens_max
         self._counter = ContextTokens(embedder.model)
         self._supervisor = supervisor
@@ -130,6 +142,7 @@ class Recaller:
         self._clock = clock
         self._blocks: OrderedDict[tuple[object, ...], tuple[float, Recollection]] = OrderedDict()
         self._deletions: OrderedDict[int, int] = OrderedDict()  # by vault number, of the latest vaults
+        self._forgotten: Callable[[VaultRef], None] = lambda _: None
 
     async def recall(
         self,
@@ -154,7 +167,7 @@ class Recaller:
         deletions = self._deletions.get(vault.number, 0)
         if not asked.text or not options.chunks_max:
             return NOTHING
-        with _deadline(timeout_s) as remaining_s:
+        with self._timed("recall"), _deadline(timeout_s) as remaining_s:
             embedder = self._supervisor.embedder_nowait(vault) or await embedder_of(self._supervisor, vault)
             vector, embedding_ms = await self._embed(embedder, asked.meaning, remaining_s)
             message = Recall(
@@ -167,7 +180,7 @@ class Recaller:
                 intervals=time_intervals(asked.text, now_ms=now_ms, tz=options.time_zone),
                 explain=explain,
             )
-            recalled: Recalled = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
+            recalled: Recalled = await self._ask(vault, message, timeout_s=remaining_s())
         hits = without_echo(recalled.hits, asked.text)
         entries = self._packed(hits, options, now_ms)
         shown = {piece.memory.seq for entry in entries for piece in entry if piece.is_hit}
@@ -218,7 +231,7 @@ class Recaller:
             DeadlineExceeded, Overloaded: not within `timeout_s`.
             MemoryRouterError: the vault's own error.
         """
-        with _deadline(timeout_s) as remaining_s:
+        with self._timed("search"), _deadline(timeout_s) as remaining_s:
             embedder = self._supervisor.embedder_nowait(vault) or await embedder_of(self._supervisor, vault)
             vector, _ = await self._embed(embedder, question, remaining_s)
             message = Search(
@@ -231,8 +244,28 @@ class Recaller:
                 intervals=time_intervals(question, now_ms=now_ms, tz=options.time_zone),
                 explain=explain,
             )
-            found: Found = await self._supervisor.ask(vault, message, timeout_s=remaining_s())
+            found: Found = await self._ask(vault, message, timeout_s=remaining_s())
         return found.hits
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        """Tell how long a block took, however it ended."""
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._took(time.perf_counter() - began_s, operation)
+
+    async def _ask(self, vault: VaultRef, message: Recall | Search, *, timeout_s: float) -> Any:
+        """Ask a vault; where the request is traced, also when it took the question up and when it had the answer."""
+        with step("recall") as recalling:
+            if recalling is None:
+                return await self._supervisor.ask(vault, message, timeout_s=timeout_s)
+            began_s, times = trio.current_time(), TurnTimes()
+            try:
+                return await self._supervisor.ask(vault, message, timeout_s=timeout_s, times=times)
+            finally:
+                record_turn(recalling, began_s, times)
 
     async def _embed(self, embedder: Embedder, question: str, remaining_s: Callable[[], float]) -> tuple[bytes, float]:
         """The question as a vector, or b"" where the model fails on it or is too slow: its words remain."""
@@ -240,10 +273,11 @@ class Recaller:
         vector = b""
         try:
             if embedder.may_stall:
-                with trio.move_on_after(remaining_s() * STALL_SHARE_MAX):
+                with trio.move_on_after(remaining_s() * STALL_SHARE_MAX), step("embed"):
                     vector = await _vector(embedder, question)
             else:
-                vector = await _vector(embedder, question)
+                with step("embed"):
+                    vector = await _vector(embedder, question)
         except MemoryRouterError:
             raise
         except EmbedderUnavailable as error:
@@ -276,14 +310,27 @@ class Recaller:
                 return
             del self._blocks[oldest]
 
+    def when_forgotten(self, listener: Callable[[VaultRef], None]) -> None:
+        """Whom else to tell that memories of a vault may not be quoted any more."""
+        self._forgotten = listener
+
     def forget_blocks(self, vault: VaultRef) -> None:
         """Memories of this vault were deleted or changed: no loop may quote them any more."""
+        self._forgotten(vault)
         self._deletions[vault.number] = self._deletions.get(vault.number, 0) + 1
         self._deletions.move_to_end(vault.number)
         if len(self._deletions) > BLOCKS_MAX:
             self._deletions.popitem(last=False)
         for key in [key for key in self._blocks if key[0] == vault.number]:
             del self._blocks[key]
+
+
+def record_turn(recalling: Step, began_s: float, times: TurnTimes) -> None:
+    """The two parts of asking a vault, as far as they have come: waiting in its mailbox, and its turn."""
+    if times.taken_s:
+        record_part(recalling, "mailbox", after_s=times.sent_s - began_s, took_s=times.taken_s - times.sent_s)
+    if times.answered_s:
+        record_part(recalling, "rank", after_s=times.taken_s - began_s, took_s=times.answered_s - times.taken_s)
 
 
 def _vault_of(key: tuple[object, ...]) -> int:

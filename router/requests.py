@@ -11,17 +11,23 @@ import msgspec
 import trio
 from quart import Response, g, request
 
-from models.errors import Overloaded, RateLimited
-from models.ids import Principal
+from models.errors import Overloaded, RateLimited, Unauthenticated
+from models.ids import Principal, VaultRef
 from models.limit_settings import JSON_DEPTH_MAX
 from router.addresses import client_group
 from router.auth import Caller, authenticate
 from router.bodies import decode_object, decompress
 from router.body_budget import claim_of
 from router.components import Components
+from router.dashboard.callers import caller_of_session
+from router.dashboard.chats import ChatWatch
+from router.dashboard.gate import browser_request
+from router.dashboard.sessions import Session
 from router.limits import too_many_requests
 from router.options import MemoryOptions, resolve_options
 from router.providers.json_bytes import check_depth
+from router.request_ids import current_request_id
+from router.spans import step
 from router.streaming import exits
 from router.usage import RequestUsage
 
@@ -51,21 +57,64 @@ async def read_caller(components: Components) -> Caller:
     known: Caller | None = g.get("caller")
     if known is not None:
         return known
-    failures = components.limits.failures
-    address = _client_group(components) if failures.active else ""
-    try:
-        caller = await authenticate(
-            request_headers(), request.args, components.store, failures=failures, address=address
-        )
-    except RateLimited:
-        components.metrics.limited.increment("failed_auth")
-        await _hold_back(components)
-        raise
+    browser = browser_request(request.scope)
+    if browser is None:
+        caller = await authenticate_key(components, request_headers(), request.args)
+    else:
+        caller, g.dashboard_session = await caller_of_session(components, browser, request_headers())
     _admit(components, caller.principal)
     g.usage = components.meter.begin(caller.principal, began_s=g.began_s)
     exits().callback(g.usage.close)
     g.caller = caller
     return caller
+
+
+async def read_session(components: Components) -> Caller:
+    """The caller of a route that is the dashboard's own. It is not counted: its page asks all the time by itself.
+
+    Raises:
+        Unauthenticated: the request did not come through the dashboard; and what `caller_of_session` raises.
+    """
+    known: Caller | None = g.get("session_caller")
+    if known is None:
+        browser = browser_request(request.scope)
+        if browser is None:
+            raise Unauthenticated("This is the dashboard's own.", hint="Sign in to the dashboard.")
+        known, g.dashboard_session = await caller_of_session(components, browser, request_headers())
+        g.session_caller = known
+    return known
+
+
+def current_session() -> Session | None:
+    """The session of the dashboard that the current request came through, once its caller is known."""
+    session: Session | None = g.get("dashboard_session")
+    return session
+
+
+def watch_chat(components: Components, vault: VaultRef) -> ChatWatch | None:
+    """What will hear what the current request, a chat, does with memory; None if it did not come through a session."""
+    session = current_session()
+    return None if session is None else components.dashboard.chats.begin(session.number, current_request_id(), vault)
+
+
+async def authenticate_key(components: Components, headers: Mapping[str, str], query: Mapping[str, str]) -> Caller:
+    """Whose Memory Key these headers or this query carry, within what the client's address may try.
+
+    Args:
+        headers: by lower-case name.
+
+    Raises:
+        Unauthenticated, RateLimited, StoreUnavailable: see `router.auth.authenticate`.
+    """
+    failures = components.limits.failures
+    address = _client_group(components) if failures.active else ""
+    try:
+        with step("auth"):
+            return await authenticate(headers, query, components.store, failures=failures, address=address)
+    except RateLimited:
+        components.metrics.limited.increment("failed_auth")
+        await _hold_back(components)
+        raise
 
 
 async def read_owner(components: Components, *, user_keys_allowed: bool = False) -> Caller:

@@ -38,19 +38,25 @@ from router.admin import Administration, create_account
 from router.admin_socket import SOCKET_NAME, open_admin_socket
 from router.app import create_app
 from router.body_budget import BudgetedBodies
-from router.components import Components, Readiness, wall_clock_ms
+from router.components import Components, wall_clock_ms
+from router.dashboard.gate import DashboardGate
 from router.early_replies import ReplyAfterRequest
 from router.embedding_models import open_configured_embedders
-from router.observe import Metrics, log_event
+from router.notifying import READY, STOPPING, beat, notify
+from router.observe import log_event
 from router.passing_through import PacedUploads, is_upload
 from router.paths import CanonicalPath
+from router.readiness import Readiness, watch_readiness
 from router.recalling import Recaller
 from router.remembering import Rememberer
 from router.request_ids import WithRequestId
-from router.server import HARD_EXIT_GRACE_S, BoundAddress, bind, open_shutdown_signals, serve_app
+from router.server import HARD_EXIT_GRACE_S, BoundAddress, address_of, bind, open_shutdown_signals, serve_app
+from router.server_metrics import Metrics
 from router.streaming import CloseWithRequest
 from router.tls import open_tls
+from router.tracing import Traced, Untraced, open_tracing
 from router.upstream import Upstream, open_upstream
+from router.watched_metrics import watch_parts
 
 
 async def serve(
@@ -78,6 +84,7 @@ async def serve(
     async with open_shutdown_signals(exit_within_s=drain_s * 2 + HARD_EXIT_GRACE_S) as shutdown:
         open_tls(settings.server)  # this and the next line fail before anything is written
         with bind(settings.server) as listening:
+            address = address_of(listening, tls=bool(settings.server.tls_certificate_file))
             for sentence in exposure_warnings(settings):
                 log_event("exposed_without_tls", level=logging.WARNING, reason=sentence)
                 warn(sentence)
@@ -90,11 +97,13 @@ async def serve(
 
                 async def shutdown_requested() -> None:
                     components.readiness.set_ready("server")
+                    notify(READY)
                     await shutdown.wait()
+                    notify(STOPPING)
                     components.readiness.set_missing("server", "shutting down")
                     beside.cancel(reason="the server shuts down")
 
-                async with open_admin_socket(data_dir / SOCKET_NAME, administration(components).perform):
+                async with open_admin_socket(data_dir / SOCKET_NAME, administration(components, address.url).perform):
                     await serve_app(
                         application(components),
                         settings.server,
@@ -102,6 +111,7 @@ async def serve(
                         listening=listening,
                         trusted_proxies=components.limits.trusted_proxies,
                         limited=components.metrics.limited.increment,
+                        refused=components.metrics.heads_refused.increment,
                         task_status=task_status,
                     )
         log_event("server_stopped")
@@ -116,7 +126,10 @@ async def open_components(
     Raises:
         SetupError: the data directory, the model or the server key cannot be used.
     """
-    async with open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store:
+    async with (
+        open_tracing(settings.tracing) as tracing,
+        open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store,
+    ):
         if not await store.has_account():
             announce(await create_account(store, created_ms=wall_clock_ms()))
         async with (
@@ -132,7 +145,9 @@ async def open_components(
             ) as supervisor,
             open_upstream(settings.providers.by_name) as upstream,
         ):
-            yield assemble(settings, store, embedders.default, supervisor, upstream, usage)
+            components = assemble(settings, store, embedders.default, supervisor, upstream, usage, tracing)
+            components.dashboard.data_dir = data_dir
+            yield components
 
 
 def assemble(
@@ -142,13 +157,10 @@ def assemble(
     supervisor: Supervisor,
     upstream: Upstream,
     usage: UsageJournal | None,
+    tracing: Traced | Untraced | None = None,
 ) -> Components:
-    """What the routes see of the open parts, with everything watched that has statistics."""
+    """What the routes see of the open parts, with everything watched that counts or may degrade."""
     metrics = Metrics()
-    metrics.watch("store", store.statistics)
-    metrics.watch("embedder", supervisor.embedders.statistics)
-    metrics.watch("vaults", supervisor.statistics)
-    metrics.watch("upstream", upstream.statistics)
     components = Components(
         settings=settings,
         store=store,
@@ -161,17 +173,17 @@ def assemble(
             block_cache_s=settings.proxy.block_cache_s,
             context_tokens_max=settings.recall.context_tokens_max,
             clock=time.monotonic,
+            took=metrics.recall_seconds.observe,
         ),
         rememberer=Rememberer(supervisor),
         metrics=metrics,
         readiness=Readiness(),
         usage=usage,
+        tracing=tracing,
     )
-    if usage is not None:
-        metrics.watch("usage", usage.statistics)
-        metrics.watch_totals("usage", usage.totals)
-    metrics.watch("limits", components.limits.statistics)
-    metrics.watch("bodies", components.body_budget.statistics)
+    watch_parts(components, usage)
+    watch_readiness(components)
+    components.recaller.when_forgotten(components.dashboard.chats.forget_vault)
     return components
 
 
@@ -181,10 +193,13 @@ def server_key_file(settings: Settings) -> Path | None:
 
 
 async def _work_beside(components: Components, scope: trio.CancelScope) -> None:
-    """What goes on beside the requests: resuming what an earlier run has left, and deleting what has expired."""
+    """What goes on beside the requests: resuming what an earlier run has left, telling the service manager that the
+    loop goes round, and deleting what has expired."""
     with scope:
         async with trio.open_nursery() as tasks:
             tasks.start_soon(components.supervisor.resume)
+            tasks.start_soon(beat)
+            tasks.start_soon(components.metrics.measure_lag)
             await delete_expired(
                 components.store,
                 components.supervisor,
@@ -205,20 +220,23 @@ def vault_limits(settings: Settings) -> VaultLimits:
     )
 
 
-def administration(components: Components) -> Administration:
-    """What the operator's commands do beside a running server."""
+def administration(components: Components, url: str = "") -> Administration:
+    """What the operator's commands do beside a running server, which listens at `url`."""
     return Administration(
         components.store,
         components.settings,
         components.upstream,
         now_ms=components.now_ms,
         retire=components.retire,
+        url=url,
     )
 
 
 def application(components: Components) -> Any:
     """The application in its wrappers; a request goes through them from the last to the first."""
     app: Any = BudgetedBodies(create_app(components), components.body_budget, is_streamed=is_upload)
-    for wrap in (PacedUploads, ReplyAfterRequest, CloseWithRequest, CanonicalPath, WithRequestId):
+    for wrap in (PacedUploads, ReplyAfterRequest, CloseWithRequest):
         app = wrap(app)
-    return app
+    if components.settings.dashboard.enabled:
+        app = DashboardGate(app)
+    return WithRequestId(components.tracing.wrap(components.metrics.wrap(CanonicalPath(app))))

@@ -35,8 +35,21 @@ _DIFFERENT = (
 class Meter:
     """Begins the counting of each request. One for a server; without a journal nothing is counted."""
 
-    def __init__(self, journal: UsageJournal | None, *, billing_multiplier: float, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        journal: UsageJournal | None,
+        *,
+        billing_multiplier: float,
+        now_ms: Callable[[], int],
+        heard: Callable[[Counted], None] = lambda _: None,
+    ) -> None:
+        """Make one.
+
+        Args:
+            heard: told of every count, also where nothing is journalled.
+        """
         self.journal = journal
+        self.heard = heard
         self._billing_multiplier = billing_multiplier
         self._now_ms = now_ms
 
@@ -100,12 +113,12 @@ class RequestUsage:
         """The reply broke off, or says that it failed."""
         self._counted = msgspec.structs.replace(self._counted, errors=1)
 
-    def answered(self, status: int) -> None:
-        """The answer is about to go out."""
-        if self._answered:
-            return
-        self._answered = True
+    def answered(self, status: int) -> float:
+        """The answer is about to go out. Returns the seconds so far that are this server's doing."""
         added_s = max(0.0, time.perf_counter() - self._began_s - self._provider_s)
+        if self._answered:
+            return added_s
+        self._answered = True
         self._counted = msgspec.structs.replace(
             self._counted,
             errors=int(status >= 400),
@@ -113,6 +126,7 @@ class RequestUsage:
             latency_us=round(added_s * 1_000_000),
         )
         self.write()
+        return added_s
 
     def discard(self) -> None:
         """This request is not to be counted."""
@@ -127,14 +141,15 @@ class RequestUsage:
     def write(self) -> None:
         """Write what has come since the last time."""
         counted, written = self._counted, self._written
-        if counted == written or self._meter.journal is None:
+        if counted == written:
             return
         self._written = counted
-        if not written.requests:
+        if written.requests:
+            difference = {name: getattr(counted, name) - getattr(written, name) for name in _DIFFERENT}
+            counted = msgspec.structs.replace(counted, **difference)
+        self._meter.heard(counted)
+        if self._meter.journal is not None:
             self._meter.journal.count(counted)
-            return
-        difference = {name: getattr(counted, name) - getattr(written, name) for name in _DIFFERENT}
-        self._meter.journal.count(msgspec.structs.replace(counted, **difference))
 
 
 class MeteredCollector:

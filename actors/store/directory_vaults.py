@@ -20,7 +20,7 @@ from actors.store.directory_protocol import PAGE_MAX
 from actors.store.erasing import shred_vault, succeed_vault
 from actors.store.keys import check_keyless
 from actors.store.meta_jobs import Effects, MetaJobs
-from models.accounts import SERVER, Actor, ProviderKeyRecord, Retention, VaultRecord
+from models.accounts import SERVER, AccountSize, Actor, ProviderKeyRecord, Retention, VaultRecord
 from models.errors import NotFound
 from models.ids import VaultRef
 from models.provider_settings import Secret
@@ -114,6 +114,19 @@ class SqliteVaults(MetaJobs):
 
     async def vault_sizes(self, vaults: Sequence[VaultRef]) -> dict[int, tuple[int, int]]:
         """Memories and bytes by vault number. The half of the store that has the shards knows."""
+        raise AssertionError("a directory alone has no shards")
+
+    async def account_size(self, account_number: int) -> AccountSize:
+        """What the account's vaults hold together; see the protocol."""
+        vaults, memories, content_bytes = 0, 0, 0
+        read = partial(vault_rows.numbers_by_shard, account=account_number)
+        for shard, count, numbers in await self._read_meta(read):
+            held = await self._held_together(shard, numbers)
+            vaults, memories, content_bytes = vaults + count, memories + held[0], content_bytes + held[1]
+        return AccountSize(vaults=vaults, memories=memories, content_bytes=content_bytes)
+
+    async def _held_together(self, shard: int, numbers: str) -> tuple[int, int]:
+        """Memories and bytes of some vaults of one shard. The half of the store that has the shards knows."""
         raise AssertionError("a directory alone has no shards")
 
     async def _with_sizes(self, records: list[VaultRecord]) -> list[VaultRecord]:

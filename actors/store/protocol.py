@@ -66,6 +66,14 @@ class VaultImage(msgspec.Struct, frozen=True):
     moving: bool = False
 
 
+class StoreSize(msgspec.Struct, frozen=True):
+    """How much there is in all: live vaults, memories, the bytes of their rows."""
+
+    vaults: int
+    memories: int
+    content_bytes: int
+
+
 class Materialisation(msgspec.Struct, frozen=True):
     """One atomic step from inbox to memories.
 
@@ -237,6 +245,9 @@ class VaultStore(Protocol):
 
     async def vaults_with_inbox(self) -> list[VaultRef]:
         """Vaults that have committed but unmaterialised rows: what to re-queue after a start."""
+
+    async def size(self) -> StoreSize:
+        """How much there is in all. What cannot be read is left out."""
 
     def statistics(self) -> dict[str, Any]:
         """Counters and queue depths for metrics."""

@@ -328,6 +328,23 @@ def vault_sizes(connection: apsw.Connection, vault_numbers: Sequence[int]) -> di
     return found
 
 
+def held_together(connection: apsw.Connection, vault_numbers: str) -> tuple[int, int]:
+    """Memories, and the bytes of their rows, of all these vaults, whose numbers are a JSON array."""
+    memories, content_bytes = one_row(
+        connection,
+        "SELECT coalesce(sum(memories), 0), coalesce(sum(content_bytes), 0) "
+        "FROM json_each(?) CROSS JOIN vault_state ON vault_state.vault = json_each.value",
+        (vault_numbers,),
+    )
+    return memories, content_bytes
+
+
+def size(connection: apsw.Connection) -> tuple[int, int]:
+    """All memories of the file, and the bytes of their rows."""
+    row = one_row(connection, "SELECT coalesce(sum(memories), 0), coalesce(sum(content_bytes), 0) FROM vault_state")
+    return int(row[0]), int(row[1])
+
+
 def set_aside(batch: Batch, vault_number: int, row_ids: Sequence[int], *, now_ms: int) -> None:
     """Move inbox rows that do not open out of the way, as they are."""
     rows = [(now_ms, row_id, vault_number) for row_id in row_ids]

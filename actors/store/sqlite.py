@@ -34,12 +34,13 @@ from actors.store.embedder_rows import VaultEmbedders
 from actors.store.keyring import KeyRing
 from actors.store.ledger import LEDGER_FILE, LedgerFile
 from actors.store.memory_changes import MemoryChanges
-from actors.store.protocol import Commit, Materialisation, VaultImage
+from actors.store.protocol import Commit, Materialisation, StoreSize, VaultImage
 from actors.store.restoring import SNAPSHOT_FOLDER
 from actors.store.scrub import Scrub
 from actors.store.seal import ServerKey
 from actors.store.snapshots import remove_snapshots
 from actors.store.tickets import Batch, Chore, Ticket
+from actors.store.vault_rows import count_vaults
 from models.errors import MemoryRouterError, NotFound, ShardDamaged, StoreUnavailable
 from models.ids import VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow
@@ -199,6 +200,7 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqliteDirectory):
             "rows_damaged_on_load": self._rows_damaged,
             "rows_damaged_in_scrub": sum(shard.get("scrub_damaged_rows", 0) for shard in shards),
             "erasures_owed": len(self._ledger.owed),
+            "disk_free_bytes": self._space.free_bytes(),
             **self._space.statistics(),
         }
 
@@ -223,6 +225,25 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqliteDirectory):
             with suppress(StoreUnavailable):  # logged; what cannot be read is left out
                 sizes |= await self._databases[shard].readers.run(partial(sql.vault_sizes, vault_numbers=numbers))
         return sizes
+
+    async def _held_together(self, shard: int, numbers: str) -> tuple[int, int]:
+        """Memories and bytes of these vaults of one shard; none where it cannot be read."""
+        if not 0 <= shard < len(self._databases) or self._databases[shard].damage is not None:
+            return 0, 0
+        try:
+            return await self._databases[shard].readers.run(partial(sql.held_together, vault_numbers=numbers))
+        except StoreUnavailable:
+            return 0, 0
+
+    async def size(self) -> StoreSize:
+        """How much there is in all; see the protocol."""
+        memories = content_bytes = 0
+        for database in self._databases:
+            if database.damage is None:
+                with suppress(StoreUnavailable):
+                    found = await database.readers.run(sql.size)
+                    memories, content_bytes = memories + found[0], content_bytes + found[1]
+        return StoreSize(await self._meta_readers.run(count_vaults), memories, content_bytes)
 
     def _shard(self, vault: VaultRef) -> Database:
         """The database of a vault.

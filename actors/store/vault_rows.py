@@ -14,12 +14,12 @@ from models.accounts import Retention, VaultRecord
 from models.errors import NotFound
 from models.ids import VaultNumber, VaultRef
 
-_LIST = """SELECT * FROM (
-    SELECT number, account, shard, created_ms, retention_days,
-      (SELECT count(*) FROM key WHERE key.vault = vault.number AND {not_over}) AS live_keys
-    FROM vault WHERE account = ? AND state = 0 AND number > ?)
-  WHERE live_keys <= ? ORDER BY number LIMIT ?"""
-_KEYS_MANY = 1 << 62
+_LIST = """SELECT number, account, shard, created_ms, retention_days,
+    (SELECT count(*) FROM key WHERE key.vault = vault.number AND {not_over})
+  FROM vault WHERE account = ? AND state = 0 AND number > ? {condition} ORDER BY number LIMIT ?"""
+_WITHOUT_KEYS = "AND NOT EXISTS (SELECT 1 FROM key WHERE key.vault = vault.number AND {not_over})"
+_NUMBERS = """SELECT shard, count(*), json_group_array(number) FROM vault
+  WHERE account = ? AND state = 0 GROUP BY shard"""
 _RETENTIONS = """SELECT vault.number, shard, account, coalesce(vault.retention_days, account.retention_days)
   FROM vault JOIN account ON account.number = vault.account
   WHERE vault.number > ? AND state = 0 AND coalesce(vault.retention_days, account.retention_days) IS NOT NULL
@@ -30,9 +30,23 @@ def list_vaults(
     connection: apsw.Connection, account: int, *, after: int, limit: int, without_keys: bool, now_ms: int
 ) -> list[VaultRecord]:
     """Live vaults of an account behind a number, without their sizes."""
-    statement = _LIST.format(not_over=NOT_OVER.format(now_ms=now_ms))
-    keys_max = 0 if without_keys else _KEYS_MANY
-    return [_record(row) for row in all_rows(connection, statement, (account, after, keys_max, limit))]
+    not_over = NOT_OVER.format(now_ms=now_ms)
+    condition = _WITHOUT_KEYS.format(not_over=not_over) if without_keys else ""
+    statement = _LIST.format(not_over=not_over, condition=condition)
+    return [_record(row) for row in all_rows(connection, statement, (account, after, limit))]
+
+
+def numbers_by_shard(connection: apsw.Connection, account: int) -> list[tuple[int, int, str]]:
+    """For each shard with live vaults of an account: its number, how many they are, and their numbers as JSON.
+
+    One text instead of a row each: SQLite makes it without Python's lock, and so does it read it again.
+    """
+    return [(shard, count, numbers) for shard, count, numbers in all_rows(connection, _NUMBERS, (account,))]
+
+
+def count_vaults(connection: apsw.Connection) -> int:
+    """Live vaults of all accounts."""
+    return int(one_row(connection, "SELECT count(*) FROM vault WHERE state = 0")[0])
 
 
 def get_vault(connection: apsw.Connection, account: int, number: int, *, now_ms: int) -> VaultRecord:

@@ -62,6 +62,7 @@ from router.options import MemoryOptions
 from router.public_ids import memory_number_of
 from router.request_ids import current_request_id
 from router.requests import current_usage, read_options, request_headers
+from router.spans import step
 from router.storing import COMMIT_TIMEOUT_S, hand_over
 from router.uploads import parse_memory
 
@@ -274,7 +275,8 @@ class McpCalls:
         principal = self._caller.principal
         exchange = Exchange((message,), "ingest", accepted_ms=self._now_ms, request_id=current_request_id())
         async with hand_over(self._parts, principal, [exchange]) as receipt:
-            applied = await receipt.wait_applied(timeout_s=COMMIT_TIMEOUT_S)
+            with step("commit"):
+                applied = await receipt.wait_applied(timeout_s=COMMIT_TIMEOUT_S)
         listed: Listed = await self._ask(FindTwin(message, source="ingest", accepted_ms=self._now_ms))
         if not listed.memories:
             raise NotFound("The memory was deleted while it was being stored.")

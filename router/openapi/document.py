@@ -13,7 +13,7 @@ import msgspec
 
 from models.version import VERSION
 from router.memory_ids import CHARACTERS_MAX, MEMORY_IDS
-from router.openapi import errors, keys, mcp, memories, providers, usage
+from router.openapi import errors, health, keys, mcp, memories, providers, usage
 from router.openapi.errors import OVERLOADED, response_name
 from router.openapi.operation import Operation
 from router.openapi.operations import OPERATIONS
@@ -104,6 +104,7 @@ def build_document() -> dict[str, Any]:
             "securitySchemes": SECURITY_SCHEMES,
             "parameters": {
                 **PARAMETERS,
+                **health.PARAMETERS,
                 **keys.PARAMETERS,
                 **providers.PARAMETERS,
                 **memories.PARAMETERS,

@@ -26,6 +26,8 @@ OVERLOADED = 503
 RETRIED = (429, OVERLOADED)
 """Statuses that say when to come again."""
 
+_COMMAND_LINE = ("router.admin_socket", "router.commands")
+
 _MEANINGS = {
     400: "The request is malformed; the field to blame is named. Nothing was changed.",
     401: "No Memory Key, or one that is unknown, malformed or revoked.",
@@ -179,6 +181,8 @@ def _codes(error_format: ErrorFormat, status: int) -> list[str]:
 
 
 def _errors(base: type[MemoryRouterError]) -> Iterator[type[MemoryRouterError]]:
+    """Those of the command line are no answers of a route; whether they are loaded must not change the document."""
     yield base
     for error in base.__subclasses__():
-        yield from _errors(error)
+        if not error.__module__.startswith(_COMMAND_LINE):
+            yield from _errors(error)

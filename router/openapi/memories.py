@@ -120,6 +120,24 @@ SCHEMAS: dict[str, Schema] = {
             "next_cursor": {**maybe(TEXT), "description": "null after the last page."},
         }
     ),
+    "Session": answer(
+        {
+            "session_id": TEXT,
+            "memories": COUNT,
+            "tokens": COUNT,
+            "first_timestamp": EPOCH_MS,
+            "last_timestamp": EPOCH_MS,
+            "first_at": {**TIME, "description": "When its first memory was said: `first_timestamp` as text."},
+            "last_at": {**TIME, "description": "When its last memory was said: `last_timestamp` as text."},
+        }
+    ),
+    "Sessions": answer(
+        {
+            "data": {"type": "array", "maxItems": 1000, "items": ref("Session")},
+            "sessions": {"type": "array", "maxItems": 1000, "items": ref("Session"), "description": "As `data`."},
+            "next_cursor": {**maybe(TEXT), "description": "null after the last page."},
+        }
+    ),
     "StoreMemoryRequest": request_body(
         {
             "content": {"type": "string", "minLength": 1, "pattern": r"\S"},
@@ -189,6 +207,12 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: json_content("Memories")}, errors=OPTIONED,
         parameters=(*_OPTIONS, *_FILTERS, "FilterMetadata", "MemoriesLimit", "MemoriesCursor", "MemoriesOrder"),
         example_query={"q": "dog", "limit": "20"},
+    ),
+    Operation(
+        method="get", path="/v1/sessions", name="list_sessions", tag="memories",
+        summary="Sessions of the vault in numbers, the one with the newest memory first, a page at a time.",
+        answers={200: json_content("Sessions")}, errors=OPTIONED,
+        parameters=(*_OPTIONS, "MemoriesLimit", "MemoriesCursor"), example_query={"limit": "20"},
     ),
     Operation(
         method="post", path="/v1/memories", name="store_memory", tag="memories",

@@ -69,8 +69,9 @@ _SERVER = (
     ),
     Operation(
         method="get", path="/readyz", name="readyz", tag="server",
-        summary="Whether requests would be served; with the reasons while not.",
+        summary="Whether requests would be served; with the reasons while not, and of what serves less.",
         answers={200: json_content("Ready"), 503: json_content("NotReady")}, errors=(500,), is_open=True,
+        parameters=("Verbose", "Writes"),
     ),
     Operation(
         method="get", path="/health", name="health", tag="server", summary="Health, as the hosted product tells it.",

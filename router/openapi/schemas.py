@@ -12,7 +12,7 @@ import msgspec
 
 from models.exports import ExportedMemory, ExportEnd, ExportHeader
 from models.memory import Role, Source
-from router.openapi import keys, mcp, memories, providers, usage
+from router.openapi import health, keys, mcp, memories, providers, usage
 from router.openapi.options import BODY_OPTIONS
 from router.openapi.shapes import (
     COUNT,
@@ -253,13 +253,6 @@ _ANSWERS: dict[str, Schema] = {
         }
     ),
     "Live": answer({"status": const("ok")}),
-    "Ready": answer({"status": const("ready"), "missing": {"type": "object", "maxProperties": 0}}),
-    "NotReady": answer(
-        {
-            "status": const("not ready"),
-            "missing": {"type": "object", "minProperties": 1, "additionalProperties": TEXT},
-        }
-    ),
     "Health": answer(
         {
             "status": const("healthy"),
@@ -353,7 +346,7 @@ def schemas() -> dict[str, Schema]:
     return {
         **_REQUESTS,
         **_ANSWERS,
-        **keys.SCHEMAS,
+        **health.SCHEMAS, **keys.SCHEMAS,
         **providers.SCHEMAS,
         **memories.SCHEMAS,
         **usage.SCHEMAS,

@@ -19,13 +19,15 @@ from models.messages import (
     ForgottenPart,
     GetMemory,
     Listed,
+    ListedSessions,
     ListMemories,
+    ListSessions,
 )
 from models.selection import MemoryFilter
 from router.auditing import audit_memories, to_the_end
 from router.auth import Caller
 from router.components import Components
-from router.memory_items import memory_item
+from router.memory_items import memory_item, session_item
 from router.memory_queries import (
     read_change,
     read_filter,
@@ -42,6 +44,7 @@ from router.remembering import MODEL_CHARACTERS_MAX
 from router.request_ids import current_request_id
 from router.request_values import parse_time, read_flag, read_switch
 from router.requests import json_response, read_caller, read_object, read_options
+from router.spans import step
 from router.storing import COMMIT_TIMEOUT_S, hand_over
 from router.uploads import parse_memory
 
@@ -56,6 +59,7 @@ def memories_routes(components: Components) -> Blueprint:
     routes.post("/v1/memories")(api.store)
     routes.delete("/v1/memories")(api.delete_matching)
     routes.post("/v1/memories/undo")(api.undo)
+    routes.get("/v1/sessions")(api.list_sessions)
     routes.get("/v1/memories/<public_id>")(api.get)
     routes.patch("/v1/memories/<public_id>")(api.change)
     routes.delete("/v1/memories/<public_id>")(api.delete)
@@ -90,6 +94,19 @@ class _MemoriesApi:
         next_cursor = None if listed.after is None else encode_cursor(*listed.after)
         return json_response(list_body("memories", items, next_cursor))
 
+    async def list_sessions(self) -> Response:
+        """Sessions in numbers, the one with the newest memory first; with a session id, that one alone."""
+        caller = await read_caller(self._parts)
+        options = read_options(self._parts, caller, {})
+        scope, query = options.scope, request.args
+        limit, after = read_limit(query), decode_place(query.get("cursor"))
+        listed = ListedSessions(sessions=())
+        if options.access.read and not scope.sessionless_only:
+            message = ListSessions(limit, only=None if scope.whole_vault else scope.session_id, after=after)
+            listed = await self._ask(caller, message, timeout_s=self._ask_timeout_s)
+        next_cursor = None if listed.after is None else encode_cursor(*listed.after)
+        return json_response(list_body("sessions", [session_item(one) for one in listed.sessions], next_cursor))
+
     async def get(self, public_id: str) -> Response:
         """One memory, with its whole content."""
         caller = await read_caller(self._parts)
@@ -120,7 +137,8 @@ class _MemoriesApi:
             request_id=current_request_id(),
         )
         async with hand_over(self._parts, caller.principal, [exchange]) as receipt:
-            stored = (await receipt.wait_applied(timeout_s=COMMIT_TIMEOUT_S)).stored > 0
+            with step("commit"):
+                stored = (await receipt.wait_applied(timeout_s=COMMIT_TIMEOUT_S)).stored > 0
         twin = FindTwin(message, source="ingest", accepted_ms=now_ms)
         listed = await self._ask(caller, twin, timeout_s=self._ask_timeout_s)
         if not listed.memories:

@@ -34,6 +34,7 @@ from router.requests import (
     read_options,
     request_headers,
 )
+from router.spans import step
 from router.storing import COMMIT_TIMEOUT_S, hand_over
 from router.uploads import ROOM_TIMEOUT_S, exchanges_of, parse_lines
 
@@ -121,7 +122,8 @@ class _MemoryApi:
             request_id=current_request_id(),
         )
         async with hand_over(self._parts, caller.principal, [exchange]) as receipt:
-            await receipt.wait_durable(timeout_s=COMMIT_TIMEOUT_S)
+            with step("commit"):
+                await receipt.wait_durable(timeout_s=COMMIT_TIMEOUT_S)
 
     async def _ingested(self, messages: list[Message], *, accepted: bool) -> dict[str, Any]:
         answer = {
@@ -178,7 +180,8 @@ class _MemoryApi:
         exchanges = exchanges_of(messages, now_ms=now_ms, request_id=current_request_id())
         await self._choose_embedder(caller, options)
         async with hand_over(self._parts, caller.principal, exchanges, wait_room_s=ROOM_TIMEOUT_S) as receipt:
-            applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
+            with step("commit"):
+                applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
         answer = stored_body(
             applied,
             items=len(messages),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import trio
 from numpy.typing import NDArray
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.embedder import Embedder, Lane, open_embedder
 from actors.embedding_source import BATCH_CHARACTERS_MAX
@@ -204,3 +206,25 @@ async def test_it_works_in_threads_by_default() -> None:
         await expect(embedder, "another", lane="bulk")
         assert embedder.dims == 16
         assert embedder.model_id == "hash-16"
+
+
+async def test_each_lane_measures_its_waits_and_batches(autojump_clock: MockClock) -> None:
+    """The wait of every request, time and size of every batch; what found no room is counted."""
+
+    class Slow(Gate):
+        async def run(self, function: Any, *args: Any, **options: Any) -> Any:
+            await trio.sleep(2)
+            return await super().run(function, *args, **options)
+
+    async with open_embedder(WatchedEncoder(), interactive_max=2, offload=Slow().run) as embedder:
+        async with trio.open_nursery() as callers:
+            for texts in (["first"], ["second", "third"], ["fourth"]):
+                callers.start_soon(partial(expect, embedder, *texts))
+                await wait_all_tasks_blocked()
+            with pytest.raises(Overloaded):
+                await embedder.encode(["no room"], lane="interactive")
+        lane, bulk = embedder.lanes()["interactive"], embedder.lanes()["bulk"]
+    assert (lane["wait_seconds"].count, lane["wait_seconds"].total) == (3, 4)
+    assert (lane["batch_seconds"].count, lane["batch_seconds"].total) == (2, 4)
+    assert (lane["batch_texts"].count, lane["batch_texts"].total) == (2, 4)
+    assert (lane["refused"], lane["waiting_max"], bulk["batch_texts"].count) == (1, 2, 0)

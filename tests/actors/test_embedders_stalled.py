@@ -119,4 +119,4 @@ async def test_a_directory_is_opened_when_it_is_first_needed(autojump_clock: Moc
         await settled(house, vault, autojump_clock)
         assert opened == ["two"]
         assert models_of(house, vault) == {TWO.id: 1}
-        assert house.supervisor.embedders.statistics()["two_bulk_texts"] == 1
+        assert lazy.statistics()["bulk_texts"] == 1

@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.mailbox import Mailbox
+from actors.mailbox import Mailbox, TurnTimes
+from models.distributions import STEP_SECONDS, Distribution
 from models.errors import DeadlineExceeded, NotFound, Overloaded, VaultUnavailable
 from models.messages import Barrier, Stats, VaultStats
 from tests.patience import PATIENCE_S
@@ -235,3 +236,33 @@ async def test_a_post_waits_for_a_place() -> None:
         assert mailbox.waiting == 1
         (await mailbox.receive.receive()).taken()
     assert (await mailbox.receive.receive()).message == Stats(session_id="2")
+
+
+async def test_waiting_is_measured_until_the_actor_takes_a_message(autojump_clock: MockClock) -> None:
+    """For all by their spread, and for who asks by the moments themselves."""
+    waited, times = Distribution(STEP_SECONDS), TurnTimes()
+    mailbox = Mailbox(messages_max=8, reserved_max=1, waited=waited)
+    async with trio.open_nursery() as actors:
+
+        async def serve_late() -> None:
+            await trio.sleep(2)
+            envelope = await mailbox.receive.receive()
+            envelope.taken()
+            await trio.sleep(3)
+            envelope.reply(VaultStats())
+            envelope.drop()
+
+        actors.start_soon(serve_late)
+        began_s = trio.current_time()
+        await mailbox.ask(Barrier(), timeout_s=60, times=times)
+    assert (times.sent_s - began_s, times.taken_s - began_s, times.answered_s - began_s) == (0, 2, 5)
+    assert (waited.count, waited.total) == (1, 2)
+
+
+async def test_who_gives_up_knows_how_far_it_came(autojump_clock: MockClock) -> None:
+    mailbox, times = Mailbox(messages_max=8, reserved_max=1), TurnTimes()
+    await trio.sleep(1)  # the clock begins at 0
+    with pytest.raises(DeadlineExceeded):
+        await mailbox.ask(Barrier(), timeout_s=1, times=times)
+    assert times.sent_s > 0
+    assert (times.taken_s, times.answered_s) == (0, 0)

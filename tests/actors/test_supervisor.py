@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextvars import ContextVar
 from functools import partial
 
 import pytest
@@ -249,3 +250,55 @@ async def test_a_vault_that_leaves_memory_is_emptied_by_its_actor(autojump_clock
         assert house.supervisor.statistics()["live"] == 0
         assert not any(actor._vault.holdings())
         assert await house.found(vault) == ["a pear", "an apple"]
+
+
+async def test_a_vault_has_nothing_of_the_request_that_it_is_loaded_for(autojump_clock: MockClock) -> None:
+    """It outlives it: what the request's tasks carry, such as its id for the log, is not the vault's."""
+    request_id = ContextVar("request_id", default="none")
+    seen = []
+    async with open_house() as house:
+        vault = await house.new_vault()
+
+        async def note() -> None:
+            seen.append(request_id.get())
+
+        house.store.before["load_vault"] = note
+        request_id.set("req_1")
+        await house.stats(vault)
+    assert seen == ["none"]
+
+
+async def test_statistics_show_queues_and_what_is_still_to_be_resumed(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        vault = await house.new_vault()
+        await house.remember(vault, "an apple")
+        statistics = house.supervisor.statistics()
+        assert (statistics["mailbox_longest"], statistics["messages_waiting"], statistics["resuming"]) == (0, 0, 0)
+        assert statistics["wait_seconds"].count >= 1
+        loading = trio.Event()
+        other = await house.new_vault()
+        house.store.before["load_vault"] = loading.wait
+        async with trio.open_nursery() as callers:
+            for _ in range(3):
+                callers.start_soon(house.stats, other)
+            await wait_all_tasks_blocked()
+            statistics = house.supervisor.statistics()
+            assert (statistics["mailbox_longest"], statistics["messages_waiting"]) == (3, 3)
+            loading.set()
+
+
+async def test_vaults_that_are_still_to_be_taken_up_are_counted(autojump_clock: MockClock) -> None:
+    disk = MemoryDisk()
+    async with open_house(disk, gate=Gate(closed=True)) as house:
+        for _ in range(2):
+            await house.remember(await house.new_vault(), "an apple")
+        house.store.crash()
+    async with open_house(disk) as house, trio.open_nursery() as resuming:
+        loading = trio.Event()
+        house.store.before["load_vault"] = loading.wait
+        resuming.start_soon(house.supervisor.resume)
+        await wait_all_tasks_blocked()
+        assert house.supervisor.statistics()["resuming"] == 2
+        loading.set()
+        await wait_all_tasks_blocked()
+        assert house.supervisor.statistics()["resuming"] == 0

@@ -179,12 +179,14 @@ async def test_after_too_many_crashes_a_vault_rests_and_then_recovers(autojump_c
             assert caught.value.status == 503
             assert caught.value.retry_after_s is not None
             assert 29 <= caught.value.retry_after_s <= 30
+        assert house.supervisor.statistics()["resting"] == 1
         assert (await house.stats(other)).memories == 0
         await trio.sleep(31)
         assert await house.found(vault) == ["an apple"]
         await crash(house, vault)  # counting has begun anew
         assert await house.found(vault) == ["an apple"]
         assert house.supervisor.statistics()["quarantined"] == 1
+        assert house.supervisor.statistics()["resting"] == 0
 
 
 async def test_a_quarantine_shorter_than_the_window_wipes_the_slate_all_the_same(autojump_clock: MockClock) -> None:

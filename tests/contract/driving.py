@@ -13,6 +13,7 @@ import trio
 
 from models.embedding import TextEncoder
 from models.settings import StoreSettings
+from router.dashboard.gate import COOKIE
 from router.openapi.operation import Operation
 from router.openapi.operations import OPERATIONS
 from tests.contract.canaries import (
@@ -31,6 +32,7 @@ from tests.contract.described import BODY_BYTES_MAX, Provider, open_beside
 from tests.contract.test_openapi import DOCUMENT, named, path_of
 from tests.fakes.provider import Recorded, Script, chat_chunk, stream_script
 from tests.patience import wait_until
+from tests.router.dashboard.browsing import sign_in, try_sign_in
 from tests.running import Client, user
 
 JSON = [("content-type", "application/json")]
@@ -92,12 +94,17 @@ def open_marked(
 
 
 class Driver:
-    """Sends requests and looks at what comes back."""
+    """Sends requests and looks at what comes back.
+
+    Attributes:
+        sessions: cookies and tokens of the dashboard that were given out.
+    """
 
     def __init__(self, server: Client, replies: Replies, user_key: str) -> None:
         self.server = server
         self.replies = replies
         self.user_key = user_key
+        self.sessions: list[str] = []
 
     async def ask(
         self,
@@ -235,6 +242,27 @@ def in_order(operations: Iterable[Operation]) -> list[Operation]:
     return sorted(operations, key=lambda one: (one.method == "delete", one.path.startswith("/v1/keys")))
 
 
+async def drive_dashboard(driver: Driver) -> None:
+    """Signing in with marked keys, every operation through a session, and marks in all that a browser sends."""
+    for key in (UNKNOWN_KEY, MALFORMED_KEY, f"{driver.user_key}:read", driver.user_key, SENT_KEY):
+        refused = await try_sign_in(driver.server, {"key": key}, headers={"cookie": f"{COOKIE}={PARAMETER}"})
+        driver.replies.look_at(refused, name="signing in")
+        assert refused.status_code in {401, 403}
+    browser = await sign_in(driver.server)
+    driver.sessions += [browser.token, browser.csrf]
+    odd = [{"x-dashboard-vault": PARAMETER}, {"x-csrf-token": PARAMETER}, {"cookie": f"{COOKIE}={PARAMETER}"}]
+    odd += [{"authorization": f"Bearer {UNKNOWN_KEY}"}, {"origin": f"http://{PARAMETER}"}]
+    for operation in OPERATIONS:
+        if operation.path.startswith("/v1/") and operation.method != "delete":
+            path, body = path_of(operation).removeprefix("/"), bodies_of(operation)[0]
+            answer = await browser.ask(operation.method, path, body, headers={"x-provider-key": SENT_KEY})
+            driver.replies.look_at(answer, name=named(operation))
+    for path in ("v1/keys", "overview", "settings", f"requests/{PARAMETER}", PARAMETER):
+        for headers in ({}, *odd):
+            answer = await browser.ask("GET", path, headers=headers, query={"key": UNKNOWN_KEY, "series": PARAMETER})
+            driver.replies.look_at(answer, name=f"dashboard {path}")
+
+
 async def drive_everything(driver: Driver, provider: QuotingProvider) -> None:
     """Deletions last, so that what they delete has been on the disk."""
     ordered = in_order(OPERATIONS)
@@ -244,6 +272,7 @@ async def drive_everything(driver: Driver, provider: QuotingProvider) -> None:
     await drive_providers(driver, provider)
     for operation in ordered:
         await drive_bodies(driver, operation)
+    await drive_dashboard(driver)
     for path in (f"/{PARAMETER}", f"/v1/memory/{PARAMETER}", f"/v1/models/{PARAMETER}%00", f"/v1//{PARAMETER}%0a"):
         answer = await driver.server.get(path)
         assert answer.status_code == 404

@@ -83,9 +83,10 @@ async def test_no_mark_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str
             driver = Driver(server, Replies(search, (server.key, other.key, changed.key)), other.key)
             await drive_everything(driver, provider)
             memory_keys = (*driver.replies.memory_keys, *driver.replies.minted)
-            await look_around(search, server, tmp_path / "data", (*KEYS, *memory_keys, *TEXTS))
+            secrets = (*KEYS, *memory_keys, *driver.sessions)
+            await look_around(search, server, tmp_path / "data", (*secrets, *TEXTS))
             look_at_requests(search, provider.requests, memory_keys)
-        look_at_rest(search, tmp_path / "data", logs, capfd, (*KEYS, *memory_keys, *TEXTS))
+        look_at_rest(search, tmp_path / "data", logs, capfd, (*secrets, *TEXTS))
     statuses = driver.replies.statuses
     assert driver.replies.minted
     with capfd.disabled():

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from actors.store.directory_protocol import PAGE_MAX, PROVIDER_KEY_BYTES_MAX
 from actors.store.memory_rows import encode_memory
+from actors.store.protocol import StoreSize
 from actors.store.seal import SEALED_OVERHEAD_BYTES
-from models.accounts import SERVER, Actor, AuditEntry, ProviderKeyRecord, Retention, VaultRecord
+from models.accounts import SERVER, AccountSize, Actor, AuditEntry, ProviderKeyRecord, Retention, VaultRecord
 from models.errors import InvalidRequest, NotFound
 from models.ids import VaultRef
 from models.memory import Memory
@@ -94,6 +95,19 @@ class MemoryVaults(MemoryChanges):
         await trio.lowlevel.checkpoint()
         found = {vault.number: self.disk.vaults.get(vault.number) for vault in vaults}
         return {number: (0, 0) if vault is None else _size(vault) for number, vault in found.items()}
+
+    async def size(self) -> StoreSize:
+        await trio.lowlevel.checkpoint()
+        sizes = [_size(vault) for vault in self.disk.vaults.values()]
+        return StoreSize(len(sizes), sum(memories for memories, _ in sizes), sum(held for _, held in sizes))
+
+    async def account_size(self, account_number: int) -> AccountSize:
+        held = await self.list_vaults(account_number, limit=1 << 30)
+        return AccountSize(
+            vaults=len(held),
+            memories=sum(record.memories for record in held),
+            content_bytes=sum(record.content_bytes for record in held),
+        )
 
     async def list_retentions(self, *, after: int = 0, limit: int = PAGE_MAX) -> list[Retention]:
         await trio.lowlevel.checkpoint()

@@ -230,7 +230,7 @@ class MemoryStore(MemoryKeys, MemoryVaults, MemoryRecords, MemoryCaches):
 
     def statistics(self) -> dict[str, Any]:
         waiting = {"queue_rows": self._rows_waiting, "queue_bytes": self._bytes_waiting}
-        disk = {"last_commit_ms": 0.0, "wal_bytes": 0, "truncate_owed": False, "damaged": False}
+        disk = {"wal_bytes": 0, "truncate_owed": False, "damaged": False}
         counters = {**waiting, **self._counters, **disk}
         alarms = ("shards_damaged", "rows_damaged_on_load", "rows_damaged_in_scrub", "erasures_owed", "ballast_bytes")
         return {"meta": counters, "shards": [counters], **dict.fromkeys(alarms, 0), "disk_full": False}

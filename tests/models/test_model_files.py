@@ -10,6 +10,7 @@ import pytest
 
 from models.errors import SetupError
 from models.model_files import (
+    BUNDLE_FOLDER,
     MODEL_ID,
     MODEL_NAME,
     MODEL_SHA256,
@@ -153,3 +154,19 @@ def test_another_graph_than_the_pinned_one_is_refused(
     with pytest.raises(ModelFileError, match="another graph"):
         prepared_model(tmp_path, files)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_packed_program_runs_the_graph_that_it_brings(
+    prepared: PreparedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is rewritten and nothing is copied; the graph's own hash is checked as ever."""
+    (tmp_path / BUNDLE_FOLDER).mkdir()
+    graph = _copy(prepared, tmp_path / BUNDLE_FOLDER)
+    monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path), raising=False)
+    files = installed_model_files()
+    assert files.tokenizer_path == tmp_path / BUNDLE_FOLDER / "tokenizer.json"
+    assert prepared_model(tmp_path / "cache", files) == PreparedModel(path=graph, id=MODEL_ID)
+    graph.write_bytes(graph.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match="is damaged"):
+        prepared_model(tmp_path / "cache", files)
+    assert not (tmp_path / "cache").exists()

@@ -28,12 +28,12 @@ from models.messages import Scope, Stats, VaultStats
 from models.settings import ProxySettings, VaultSettings
 from router.chat_memory import ChatMemory, header_safe
 from router.memory_quota import MemoryQuota
-from router.observe import Metrics
 from router.options import MemoryOptions
 from router.providers.base import Reply
 from router.providers.openai_chat import OPENAI_CHAT
 from router.recalling import Recaller
 from router.remembering import Rememberer
+from router.server_metrics import Metrics
 from router.streaming import wait_durable
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.store import MemoryStore, open_memory_store
@@ -229,7 +229,7 @@ async def test_no_place_for_the_exchange_is_not_stored_and_memory_is_there_all_t
         assert memory.hand_off(Reply(text="Rex", complete=True), model="m") is None
         memory.close(model="m")
         holding.close()
-        assert stage.metrics.not_stored.value() == 1
+        assert stage.metrics.not_stored.total() == 1
 
 
 async def test_a_commit_that_fails_is_said() -> None:

@@ -171,8 +171,8 @@ async def test_an_endpoint_embeds_memories_and_questions(tmp_path: Path) -> None
             metrics = (await server.get("/metrics")).text
     texts = [text for call in far.calls for text in call]
     assert sorted(text.split(": ")[0] for text in texts[1:]) == ["passage", "passage", "query"]
-    assert "memoryrouter_embedder_far_bulk_texts 2" in metrics
-    assert "memoryrouter_embedder_far_open 1" in metrics
+    assert 'memoryrouter_embedding_texts_total{embedder="far",lane="bulk"} 2' in metrics
+    assert 'memoryrouter_embedder_open{embedder="far"} 1' in metrics
 
 
 def down(far: EmbeddingsServer, status: int) -> None:

@@ -220,7 +220,7 @@ async def test_a_vault_is_shredded_while_a_stream_of_it_is_under_way(tmp_path: P
         assert (await call(server, "GET", f"/v1/vaults/{created['vault_id']}")).status_code == 404
         assert await status_of(other) == 401
         metrics = (await server.get("/metrics")).text
-        assert number_in(metrics, "vaults_crashed") == 0
+        assert number_in(metrics, "vaults_crashed_total") == 0
         assert number_in(metrics, 'memory_skipped_total{reason="not_stored"}') == 1
 
 

@@ -47,7 +47,7 @@ async def test_only_flag_keeps_poison_out_of_contexts(tmp_path: Path, mode: str)
     assert ("mem_2" in chatted.headers["x-memory-ids"].split(",")) is is_in
     assert found == {FACT: [], POISON: ["standing_order"]}
     assert stats["flagged"] == 1
-    assert "memoryrouter_vaults_flagged 1\n" in metrics
+    assert "memoryrouter_memories_flagged_total 1\n" in metrics
 
 
 async def test_a_flood_of_poison_takes_no_places(tmp_path: Path) -> None:

@@ -191,4 +191,4 @@ async def test_metrics_count_over_all_keys(tmp_path: Path) -> None:
     assert "# TYPE memoryrouter_usage_requests_total counter" in lines
     assert "memoryrouter_usage_requests_total 5" in lines
     assert "memoryrouter_usage_memories_stored_total 1" in lines
-    assert "memoryrouter_usage_records_unwritten 0" in lines
+    assert "memoryrouter_usage_records_unwritten_total 0" in lines

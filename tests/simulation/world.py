@@ -24,7 +24,7 @@ from models.ids import VaultRef
 from models.messages import Scope, Search, Stats, VaultStats
 from models.settings import VaultSettings
 from models.store_settings import StoreSettings
-from router.observe import Metrics
+from router.server_metrics import Metrics
 from router.recalling import Recaller
 from router.remembering import Rememberer
 from tests.actors.house import POISON, run_inline

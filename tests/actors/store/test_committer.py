@@ -254,3 +254,19 @@ async def test_a_chore_that_fails_is_tried_again_and_stops_nobody(committer: Com
     with trio.fail_after(PATIENCE_S):
         await finished.wait()
     assert bodies(path) == ["job", "chore"]
+
+
+async def test_commits_and_the_wait_for_them_are_measured(committer: Committer) -> None:
+    """A commit once, however many jobs it has; the wait of each job."""
+    gate = Gate()
+    committer.submit_nowait(Ticket(gate.work))
+    gate.wait_entered()
+    tickets = [committer.submit_nowait(Ticket(insert(str(number)))) for number in range(20)]
+    gate.open()
+    for ticket in tickets:
+        await ticket.wait()
+    statistics = committer.statistics()
+    assert statistics["commit_seconds"].count == statistics["batches"] == 2
+    assert statistics["wait_seconds"].count == statistics["commits"] == 21
+    assert statistics["commit_seconds"].total > 0
+    assert 0 < statistics["wait_seconds"].total < 21 * PATIENCE_S

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from actors.store.protocol import Store
-from models.accounts import OPERATOR, AccountChange, AccountRecord, Actor, Retention
+from actors.store.protocol import Store, StoreSize
+from models.accounts import OPERATOR, AccountChange, AccountRecord, AccountSize, Actor, Retention
 from models.errors import Conflict, NotFound
 from models.ids import VaultNumber, VaultRef, hash_key
 from tests.actors.store.conftest import Clock
@@ -191,3 +191,33 @@ async def test_a_vaults_size_is_that_of_its_memories(store: Store, clock: Clock)
     )
     await store.replace_vault(vault)
     assert (await store.vault_sizes([VaultRef(number=VaultNumber(3), shard=1)])) == {3: (0, 0)}
+
+
+async def test_an_accounts_size_is_that_of_its_live_vaults(store: Store, clock: Clock) -> None:
+    """Over all shards, without those of other accounts, and without what was erased."""
+    assert await store.account_size(1) == AccountSize(vaults=0, memories=0, content_bytes=0)
+    account = await new_account(store)
+    other = await store.create_account(key_hash=hash_key("mk_other"), shown="mk_othe", created_ms=1)
+    vaults = [account.vault, *[await new_vault(store, f"mk_{number}") for number in range(4)]]
+    for vault in (*vaults, other.vault):
+        await remembered(store, vault, "a", "b")
+    sizes = await store.vault_sizes(vaults)
+    size = await store.account_size(1)
+    assert (size.vaults, size.memories) == (5, 10)
+    assert size.content_bytes == sum(content_bytes for _, content_bytes in sizes.values())
+    await store.replace_vault(vaults[1])
+    size = await store.account_size(1)
+    assert (size.vaults, size.memories) == (5, 8)
+    assert (await store.account_size(other.account_number)).memories == 2
+
+
+async def test_the_stores_size_is_that_of_all_accounts(store: Store, clock: Clock) -> None:
+    assert await store.size() == StoreSize(vaults=0, memories=0, content_bytes=0)
+    account = await new_account(store)
+    other = await store.create_account(key_hash=hash_key("mk_other"), shown="mk_othe", created_ms=1)
+    vaults = [account.vault, await new_vault(store, "mk_1"), other.vault]
+    for vault in vaults:
+        await remembered(store, vault, "a", "b")
+    size = await store.size()
+    assert (size.vaults, size.memories) == (3, 6)
+    assert size.content_bytes == sum(held for _, held in (await store.vault_sizes(vaults)).values())
