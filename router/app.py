@@ -10,7 +10,6 @@ import logging
 import time
 
 from quart import Request, Response, Websocket, g, has_request_context, request, websocket
-from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
 from models.errors import InvalidRequest, MemoryRouterError, MethodNotAllowed, NotFound, TooLarge
@@ -20,6 +19,7 @@ from router.cors import Cors
 from router.dashboard.gate import API
 from router.dashboard.noting import note_answer
 from router.observe import describe_error, log_event
+from router.quart_app import App
 from router.request_checks import check_head
 from router.request_ids import current_request_id
 from router.requests import put_limit_headers, read_caller, read_session
@@ -42,9 +42,9 @@ OPEN_PATHS = OPEN_DASHBOARD_PATHS | {"/", "/livez", "/readyz", "/health", "/metr
 Of the others only OPTIONS does without, which Quart answers itself with the methods that there are."""
 
 
-def create_app(components: Components) -> QuartTrio:
+def create_app(components: Components) -> App:
     """The application over these components."""
-    app = QuartTrio(__name__, static_folder=None)
+    app = App(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = components.settings.server.body_max_bytes
     app.config["BODY_TIMEOUT"] = components.settings.server.body_timeout_s
     app.config["RESPONSE_TIMEOUT"] = None  # deadlines are ours, and streams have none
@@ -64,7 +64,7 @@ def create_app(components: Components) -> QuartTrio:
     return app
 
 
-def _add_error_handlers(app: QuartTrio, components: Components) -> None:
+def _add_error_handlers(app: App, components: Components) -> None:
     @app.errorhandler(MemoryRouterError)
     async def handle_own(error: MemoryRouterError) -> Response:
         components.metrics.errors.increment(error.code)
@@ -125,7 +125,7 @@ def translate(error: HTTPException, *, body_max_bytes: int) -> MemoryRouterError
             return MemoryRouterError("Internal server error.")
 
 
-def _add_measurement(app: QuartTrio, components: Components) -> None:
+def _add_measurement(app: App, components: Components) -> None:
     @app.before_request
     async def begin() -> None:
         g.began_s = time.perf_counter()
@@ -160,7 +160,7 @@ def _add_measurement(app: QuartTrio, components: Components) -> None:
         return response
 
 
-def _add_checks(app: QuartTrio, components: Components) -> None:
+def _add_checks(app: App, components: Components) -> None:
     allowed_hosts = components.settings.server.allowed_hosts
 
     @app.before_request
@@ -169,7 +169,7 @@ def _add_checks(app: QuartTrio, components: Components) -> None:
         check_head(method=request.method, path=request.path, host=host, allowed_hosts=allowed_hosts)
 
 
-def _add_cors(app: QuartTrio, cors: Cors) -> None:
+def _add_cors(app: App, cors: Cors) -> None:
     if not cors.is_on:
         return
 
@@ -185,7 +185,7 @@ def _add_cors(app: QuartTrio, cors: Cors) -> None:
         return response
 
 
-def _add_authentication(app: QuartTrio, components: Components) -> None:
+def _add_authentication(app: App, components: Components) -> None:
     @app.before_request
     async def authenticate_first() -> None:
         """Default deny: a route whose handler forgot to ask for the key is closed all the same."""

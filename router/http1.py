@@ -20,6 +20,8 @@ import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Response
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -31,6 +33,7 @@ from router.observe import log_event
 from router.tls import HANDSHAKE_TIMEOUT_S
 
 RECEIVE_BYTES_MAX = 64 * 1024
+CLOSE_TIMEOUT_S = 5.0
 _VERSIONS = (b"1.0", b"1.1")
 _SENTENCES = {
     400: ("bad_request", "The request is not valid HTTP.", ""),
@@ -104,6 +107,7 @@ class StrictHttp1(H11Protocol):
     """Hypercorn's HTTP/1.1 without its ways to HTTP/2, with stricter heads, and with words in its refusals."""
 
     refused: Callable[[int], None] = staticmethod(lambda _: None)
+    _unsent = b""
 
     async def _check_protocol(self, event: Any) -> None:
         """No upgrade: a request that asks for one is served as it is, as RFC 9110, section 7.8, allows."""
@@ -120,6 +124,38 @@ class StrictHttp1(H11Protocol):
             return
         await self._refuse(fault, with_body=request.method != b"HEAD")
         await self.send(Closed())
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send a part of a reply. A head whose reply is known as a whole leaves with the body, in one write."""
+        if isinstance(event, Response) and event.status_code >= 200:
+            headers = [*event.headers, *self.config.response_headers("h11")]
+            if self.keep_alive_requests >= self.config.keep_alive_max_requests:
+                headers.append((b"connection", b"close"))
+            self._unsent = self._encoded(h11.Response(headers=headers, status_code=event.status_code))
+            if not any(name == b"content-length" for name, _ in event.headers):
+                await self._send_unsent()
+        elif isinstance(event, Body):
+            self._unsent += self._encoded(h11.Data(data=event.data))
+            await self._send_unsent()
+        elif isinstance(event, EndBody):
+            self._unsent += self._encoded(h11.EndOfMessage())
+            await self._send_unsent()
+        else:
+            await super().stream_send(event)
+
+    def _encoded(self, event: Any) -> bytes:
+        """What h11 makes of it; nothing once the client has broken the protocol, as Hypercorn has it."""
+        try:
+            return self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return b""
+
+    async def _send_unsent(self) -> None:
+        data, self._unsent = self._unsent, b""
+        if data:
+            await self.send(RawData(data))
 
     async def _send_error_response(self, status_code: int) -> None:
         await self._refuse(_fault(status_code))
@@ -161,6 +197,7 @@ class Connection(TCPServer):
     _read_to_end = False
     _idle = True
     _head_deadline = math.inf
+    _patience: trio.CancelScope
 
     async def run(self) -> None:
         """Serve the connection to its end. Hypercorn's own offers HTTP/2, here there is one protocol."""
@@ -185,7 +222,8 @@ class Connection(TCPServer):
                 )
                 self.protocol.refused = self.refused
                 await self.protocol.initiate()
-                await self.idle_task.restart(self._task_group, self._idle_timeout)
+                self._patience = trio.CancelScope(deadline=trio.current_time() + self.config.keep_alive_timeout)
+                self._task_group.spawn(self._end_when_idle)
                 await self._read_data()
         except (OSError, trio.BrokenResourceError, trio.TooSlowError):
             pass  # the client has gone, or there was no handshake
@@ -206,7 +244,7 @@ class Connection(TCPServer):
                     self._head_deadline = trio.current_time() + self.config.header_timeout_s
             await self.protocol.handle(Closed())
         self._read_to_end = True
-        await self.idle_task.stop()
+        self._patience.cancel(reason="the client has said all")
 
     async def _receive(self) -> bytes | None:
         """What comes next, b"" at the client's end; None when the connection is broken, or a head came too late."""
@@ -229,9 +267,37 @@ class Connection(TCPServer):
         """Send or note what the protocol says; a connection at its end does not wait for another request."""
         if isinstance(event, Updated):
             self._idle, self._head_deadline = event.idle, math.inf
-        idles = isinstance(event, Updated) and event.idle
-        if not (idles and self._read_to_end):
+            keep_s = self.config.keep_alive_timeout if event.idle else math.inf
+            self._patience.deadline = trio.current_time() + keep_s
+        elif isinstance(event, RawData):
+            await self._write(event.data)
+        else:
             await super().protocol_send(event)
+
+    async def _write(self, data: bytes) -> None:
+        """Send; not shielded as Hypercorn does it: after a cancelled write nothing follows on this connection."""
+        try:
+            self.send_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self.send_lock.acquire()
+        try:
+            await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.protocol.handle(Closed())
+        finally:
+            self.send_lock.release()
+
+    async def _end_when_idle(self) -> None:
+        """Close the connection when nothing is asked for the keep-alive time, or the server ends while it is idle.
+
+        One task for the connection's life; Hypercorn starts one after each request. What is busy when the server ends
+        closes after its reply.
+        """
+        with self._patience:
+            await self.context.terminated.wait()
+        if self._idle and not self._read_to_end:
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await self._initiate_server_close()
 
     async def _close(self) -> None:
         await super()._close()

@@ -261,13 +261,14 @@ class Answer:
 class _Connection:
     """One connection and where h11 is on it."""
 
-    __slots__ = ("_socket", "idle_since_s", "is_at_end", "stream", "wire")
+    __slots__ = ("_is_drained", "_socket", "idle_since_s", "is_at_end", "stream", "wire")
 
     def __init__(self, stream: trio.abc.Stream, plain: trio.abc.Stream) -> None:
         self.stream = stream
         self.wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
         self.idle_since_s = 0.0
         self.is_at_end = False
+        self._is_drained = False
         self._socket: Any = getattr(plain, "socket", None)
 
     def has_input(self) -> bool:
@@ -290,6 +291,8 @@ class _Connection:
 
     async def receive_body(self) -> bytes:
         parts: list[bytes] = []
+        if self._is_drained:
+            await self._fill()
         while True:
             event = self._next_event()
             if isinstance(event, h11.Data):
@@ -298,6 +301,7 @@ class _Connection:
                 self.is_at_end = True
                 return b"".join(parts)
             elif parts:
+                self._is_drained = event is h11.NEED_DATA
                 return b"".join(parts)
             elif event is h11.NEED_DATA:
                 await self._fill()
@@ -319,6 +323,7 @@ class _Connection:
             raise ConnectionBroken from None  # theirs may quote what was sent
 
     async def _fill(self) -> None:
+        self._is_drained = False
         try:
             self.wire.receive_data(bytes(await self.stream.receive_some(_RECEIVE_BYTES_MAX)))
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):

@@ -144,6 +144,14 @@ async def open_upstream(by_name: Mapping[str, ProviderSettings]) -> AsyncIterato
 async def _acquire(link: Link, slot: ExitStack) -> None:
     borrower = object()
     try:
+        link.limiter.acquire_on_behalf_of_nowait(borrower)
+    except trio.WouldBlock:
+        await _wait_for_slot(link, borrower)
+    slot.callback(link.limiter.release_on_behalf_of, borrower)
+
+
+async def _wait_for_slot(link: Link, borrower: object) -> None:
+    try:
         with trio.fail_after(link.settings.connect_timeout_s):
             await link.limiter.acquire_on_behalf_of(borrower)
     except trio.TooSlowError:
@@ -151,7 +159,6 @@ async def _acquire(link: Link, slot: ExitStack) -> None:
             f"All connections to the provider {link.name} are busy.",
             hint="Raise connections_max of this provider if it allows more.",
         ) from None
-    slot.callback(link.limiter.release_on_behalf_of, borrower)
 
 
 def _framing(body_bytes: int | None) -> tuple[str, str]:

@@ -11,8 +11,7 @@ import random
 import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 
 import trio
 
@@ -83,16 +82,23 @@ class UpstreamResponse:
         return self
 
     async def __anext__(self) -> bytes:
-        with mapped_errors(self._provider), trio.fail_after(self._idle_timeout_s):
-            chunk = b""
-            while not chunk:
-                chunk = await self._answer.receive()
-                if not chunk:
-                    return self._last()
-                if self._inflater is not None:
-                    chunk = self._inflater.inflate(chunk)
-                chunk = self._mask.feed(chunk)
-            return chunk
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._idle_timeout_s):
+                return await self._next()
+        except (CallFailed, zlib.error) as error:
+            raise mapped(error, self._provider) from None
+        raise mapped(trio.TooSlowError(), self._provider)
+
+    async def _next(self) -> bytes:
+        chunk = b""
+        while not chunk:
+            chunk = await self._answer.receive()
+            if not chunk:
+                return self._last()
+            if self._inflater is not None:
+                chunk = self._inflater.inflate(chunk)
+            chunk = self._mask.feed(chunk)
+        return chunk
 
     async def read(self, *, bytes_max: int = REPLY_BYTES_MAX) -> bytes:
         """The whole body.
@@ -187,14 +193,12 @@ class Call:
     async def send(self, body: bytes | AsyncIterator[bytes], ticket: Ticket) -> tuple[Answer, int]:
         """The answer, and how many attempts it took. See `Upstream.stream`."""
         breaker = self._link.breaker
-        with mapped_errors(self._link.name):
-            try:
-                answer, attempts = await self._send_in_time(body)
-            except NotSendable:  # the client's mistake
-                raise
-            except (CallFailed, trio.TooSlowError):
+        try:
+            answer, attempts = await self._send_in_time(body)
+        except (CallFailed, trio.TooSlowError) as error:
+            if not isinstance(error, NotSendable):  # that is the client's mistake
                 breaker.failed(ticket)
-                raise
+            raise mapped(error, self._link.name) from None
         if answer.status in FAILURE_STATUSES:
             breaker.failed(ticket)
         elif answer.status != 500:  # it says nothing about the provider as a whole
@@ -250,17 +254,15 @@ class Call:
         return pause_s
 
 
-@contextmanager
-def mapped_errors(provider: str) -> Iterator[None]:
+def mapped(error: CallFailed | zlib.error | trio.TooSlowError, provider: str) -> UpstreamError:
     """What becomes of a failed call, here and nowhere else."""
-    try:
-        yield
-    except (trio.TooSlowError, NotReachedInTime, NotTaken) as error:
-        failed = _FAILED_TO.get(type(error), "answer")
-        raise UpstreamTimeout(f"The provider {provider} did not {failed} in time.") from None
-    except NotReached:
-        raise UpstreamError(
-            f"The provider {provider} cannot be reached.", hint="Check its base_url and that it is running."
-        ) from None
-    except (CallFailed, zlib.error):
-        raise UpstreamError(f"The connection to the provider {provider} broke.") from None
+    match error:
+        case trio.TooSlowError() | NotReachedInTime() | NotTaken():
+            failed = _FAILED_TO.get(type(error), "answer")
+            return UpstreamTimeout(f"The provider {provider} did not {failed} in time.")
+        case NotReached():
+            return UpstreamError(
+                f"The provider {provider} cannot be reached.", hint="Check its base_url and that it is running."
+            )
+        case _:
+            return UpstreamError(f"The connection to the provider {provider} broke.")
