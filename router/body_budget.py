@@ -107,6 +107,13 @@ class BodyClaim:
             raise self._refuse()
         self._held_bytes += charged
 
+    def add_free(self, count: int) -> bool:
+        """Count so many bytes more if they are among the free ones; False when they are not."""
+        if self.refused or count > self._free_bytes:
+            return False
+        self._free_bytes -= count
+        return True
+
     async def add(self, count: int) -> None:
         """Count so many bytes more, as soon as there is room.
 
@@ -221,6 +228,8 @@ class _Counted:
         while message["type"] == "http.request" and message.get("body"):
             if not (self._claim.refused or self._replying):
                 try:
+                    if self._claim.add_free(len(message["body"])):
+                        return message
                     with trio.CancelScope() as self._waiting:
                         await self._claim.add(len(message["body"]))
                         return message

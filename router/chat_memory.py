@@ -89,13 +89,8 @@ class ChatMemory:
         recalls = reads and known is None
         if reads:
             self._use(known or NOTHING)
-        with trio.move_on_after(budget_s) as budget:
-            if stores:
-                await self._reserve()
-            if recalls:
-                await self._recall(budget_s)
-        if recalls and budget.cancelled_caught:
-            self._fail(DeadlineExceeded("Memory took longer than its budget."))
+        if stores or recalls:
+            await self._reserve_and_recall(budget_s, stores=stores, recalls=recalls)
         if recalls:
             self._keep_block()
         if self.status != "ok":
@@ -104,6 +99,15 @@ class ChatMemory:
             self._watch.recalled(self.recollection, status=self.status, mode=self._options.access.mode, stores=stores)
         if stores and self._pin is None:
             self.not_durable(self._no_pin)
+
+    async def _reserve_and_recall(self, budget_s: float, *, stores: bool, recalls: bool) -> None:
+        with trio.move_on_after(budget_s) as budget:
+            if stores:
+                await self._reserve()
+            if recalls:
+                await self._recall(budget_s)
+        if recalls and budget.cancelled_caught:
+            self._fail(DeadlineExceeded("Memory took longer than its budget."))
 
     def _use(self, recollection: Recollection) -> None:
         self.recollection = recollection

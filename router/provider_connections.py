@@ -233,6 +233,11 @@ class Answer:
         self._connections = connections
         self._connection: _Connection | None = connection
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether its body was read to the end, or it was closed: `receive` has nothing to wait for."""
+        return self._connection is None
+
     async def receive(self) -> bytes:
         """What has come of the body since, at least a byte; b"" at its end.
 

@@ -1,8 +1,7 @@
 """One call to a provider: attempts up to the response's headers, then the response as an iterator.
 
-Owns the timeouts of a call and the
-mapping of foreign errors; must never put a URL or a key into an error text, nor try again once a provider may have
-begun to work on a request. Whether it does try again, `router.resilience` decides.
+Owns the timeouts of a call and the mapping of foreign errors; must never put a URL or a key into an error text, nor try
+again once a provider may have begun to work on a request. Whether it does try again, `router.resilience` decides.
 """
 
 from __future__ import annotations
@@ -83,6 +82,8 @@ class UpstreamResponse:
 
     async def __anext__(self) -> bytes:
         try:
+            if self._answer.is_at_end:
+                return self._last()
             with trio.CancelScope(deadline=trio.current_time() + self._idle_timeout_s):
                 return await self._next()
         except (CallFailed, zlib.error) as error:

@@ -24,9 +24,9 @@ from models.ids import VaultRef
 from models.messages import Scope, Search, Stats, VaultStats
 from models.settings import VaultSettings
 from models.store_settings import StoreSettings
-from router.server_metrics import Metrics
 from router.recalling import Recaller
 from router.remembering import Rememberer
+from router.server_metrics import Metrics
 from tests.actors.house import POISON, run_inline
 from tests.campaigns.checker import Acknowledged, Fault, Held, Operation
 from tests.fakes.embedding import HashEmbedding
