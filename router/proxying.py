@@ -30,6 +30,7 @@ from router.provider_keys import find_stored_keys
 from router.providers.base import ChatRequest, Reply, Turn, WireFormat
 from router.request_ids import current_request_id
 from router.requests import current_usage, offload, read_caller, read_json, read_options, watch_chat
+from router.spoken_words import spoken_turns
 from router.streaming import Relay, exits, stream_response, wait_durable
 from router.translating import Adapted, adapt
 from router.upstream import UpstreamResponse
@@ -100,7 +101,7 @@ class Proxy:
             plans = await self._plans(chat.model, caller, call_of)
         usage = current_usage()
         usage.name_model(chat.model)
-        turns = await offload(self._parts, len(raw), chat.turns)
+        turns = await offload(self._parts, len(raw), lambda: spoken_turns(chat.turns()))
         memory = self._memory_of(chat, turns, options, caller.principal)
         exits().callback(partial(memory.close, model=chat.model))
         await memory.begin(budget_s=self._parts.settings.proxy.recall_budget_ms / 1000)

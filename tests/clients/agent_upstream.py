@@ -1,12 +1,11 @@
-"""A provider for coding agents: it lets them call the tools of a plan, one a reply, and then says hello.
+"""A provider for coding agents: it has them call the tools of a plan, one a reply, and then says hello.
 
-The plan is chosen by the model's name, as everywhere (`tests.clients.upstream`): `claude-search`, `gpt-search`. How far
-a conversation has come is counted by the results of tools in it.
+How far a conversation has come is counted by the results of tools in it. The model's name does not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,19 +35,17 @@ class ToolCall(msgspec.Struct, frozen=True):
 class AgentUpstream(Upstream):
     """What `open_agent_provider` yields."""
 
-    def __init__(self, port: int, plans: Mapping[str, Sequence[ToolCall]]) -> None:
+    def __init__(self, port: int, plan: Sequence[ToolCall]) -> None:
         super().__init__(port)
-        self._plans = plans
+        self._plan = plan
 
     def script_for(self, recorded: Recorded) -> Script:
         """The next call of the plan, if there is one."""
         call = read_call(recorded)
-        plan = self._plans.get(call.model, ())
-        done = len(tool_results(call))
-        if done >= len(plan) or not call.stream:
+        if not call.body.get("tools") or (done := len(tool_results(call))) >= len(self._plan):
             return super().script_for(recorded)
         make = {"messages": _messages_call, "responses": _responses_call}[call.format]
-        return Script(headers=_EVENTS, steps=make(plan[done], done))
+        return Script(headers=_EVENTS, steps=make(self._plan[done], done))
 
 
 def tool_results(call: Call) -> list[str]:
@@ -56,9 +53,8 @@ def tool_results(call: Call) -> list[str]:
     if call.format == "responses":
         items = [item for item in call.body["input"] if item.get("type") == "function_call_output"]
         return [encode(item["output"]).decode() for item in items]
-    parts = [
-        part for message in call.body["messages"] for part in message["content"] if isinstance(message["content"], list)
-    ]
+    contents = [message["content"] for message in call.body["messages"] if isinstance(message["content"], list)]
+    parts = [part for content in contents for part in content]
     return [encode(part["content"]).decode() for part in parts if part["type"] == "tool_result"]
 
 
@@ -81,15 +77,11 @@ def _responses_call(tool: ToolCall, number: int) -> list[bytes]:
 
 
 @asynccontextmanager
-async def open_agent_provider(plans: Mapping[str, Sequence[ToolCall]]) -> AsyncIterator[AgentUpstream]:
-    """The provider on a free port of 127.0.0.1.
-
-    Args:
-        plans: by the model's name.
-    """
+async def open_agent_provider(*plan: ToolCall) -> AsyncIterator[AgentUpstream]:
+    """The provider on a free port of 127.0.0.1."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    upstream = AgentUpstream(listeners[0].socket.getsockname()[1], plans)
+    upstream = AgentUpstream(listeners[0].socket.getsockname()[1], plan)
     async with trio.open_nursery() as connections:
         connections.start_soon(trio.serve_listeners, upstream.serve, listeners)
         yield upstream
-        connections.cancel_scope.cancel()
+        connections.cancel_scope.cancel(reason="the test is over")
