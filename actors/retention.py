@@ -1,4 +1,4 @@
-"""Memories that have been kept for as long as they may be are deleted, in the background.
+"""Memories and entries of the audit log that have been kept for as long as they may be are deleted, in the background.
 
 Owns which vaults are looked at, and how often. What counts is when a memory was stored, which no client can say
 otherwise. A vault is only brought into memory when it has something to delete: its first row tells, since rows are in
@@ -39,13 +39,15 @@ async def delete_expired(
     supervisor: Supervisor,
     *,
     default_days: int,
+    audit_keep_days: int = 0,
     now_ms: Callable[[], int],
     deleted: Callable[[VaultRef], None],
 ) -> None:
-    """Sweep all vaults, again and again, until cancelled.
+    """Sweep all vaults and the audit log, again and again, until cancelled.
 
     Args:
         default_days: for vaults and accounts that say nothing; 0 keeps their memories.
+        audit_keep_days: for entries of the audit log; 0 keeps them.
         deleted: told of each vault of which something was deleted.
     """
     await trio.sleep(FIRST_SWEEP_S)
@@ -54,7 +56,29 @@ async def delete_expired(
             await sweep(store, supervisor, default_days=default_days, now_ms=now_ms, deleted=deleted)
         except MemoryRouterError as error:  # of the directory; the next sweep comes
             logger.warning("retention_not_swept", extra={"code": error.code})
+        try:
+            await trim_audit(store, keep_days=audit_keep_days, now_ms=now_ms())
+        except MemoryRouterError as error:
+            logger.warning("audit_not_trimmed", extra={"code": error.code})
         await trio.sleep(SWEEP_INTERVAL_S)
+
+
+async def trim_audit(store: Store, *, keep_days: int, now_ms: int) -> int:
+    """Delete entries of the audit log that are older than so many days, a few at a time; how many. 0 keeps them.
+
+    Entries are looked at from the oldest number on. One that a wrong clock has dated into the future keeps nothing but
+    itself, unless there are as many of them as are looked at together.
+
+    Raises:
+        MemoryRouterError: the directory cannot be read or written.
+    """
+    count = 0
+    while keep_days and (trimmed := await store.trim_audit(before_ms=now_ms - keep_days * DAY_MS, limit=PAGE_ENTRIES)):
+        count += trimmed
+        await trio.sleep(PAUSE_S)
+    if count:
+        logger.info("audit_trimmed", extra={"entries": count})
+    return count
 
 
 async def sweep(

@@ -168,3 +168,24 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     detail: dict[str, str | int | None] = {}
     request_id: str | None = None
+
+
+class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entries of the audit log are asked for; what is empty or None does not matter.
+
+    Attributes:
+        action: what the entry's begins with: `key.deleted`, or `key.` for all that is done to keys.
+        target: the whole of it: `key:12`.
+        actor: the whole of it: `key:1`, `operator`, `server`.
+        since_ms: the first moment that counts.
+        until_ms: the first moment that does not count any more.
+    """
+
+    action: str = ""
+    target: str = ""
+    actor: str = ""
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+EVERY_ENTRY = AuditFilter()

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from models.audit_settings import AuditSettings
 from models.dashboard_settings import DashboardSettings
 from models.embedder_settings import EmbedderSettings, EmbeddersSettings
 from models.limit_settings import LimitSettings
@@ -221,6 +222,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     embedders: EmbeddersSettings = msgspec.field(default_factory=EmbeddersSettings)
     index: IndexSettings = IndexSettings()
     usage: UsageSettings = UsageSettings()
+    audit: AuditSettings = AuditSettings()
     memory: MemorySettings = MemorySettings()
     ingest: IngestSettings = IngestSettings()
     recall: RecallSettings = RecallSettings()

@@ -25,6 +25,7 @@ from router.key_bodies import (
     audit_item,
     key_item,
     read_account_change,
+    read_audit_filter,
     read_expiry,
     read_grace_s,
     read_key_change,
@@ -33,7 +34,7 @@ from router.key_bodies import (
     read_retention,
     vault_item,
 )
-from router.paging import page_body, read_page
+from router.paging import page_body, read_newest_first, read_page
 from router.public_ids import number_of, public_id
 
 KEY_NAME_DEFAULT = "memory key"
@@ -94,14 +95,19 @@ class AccountKeys:
         return {"key": key, **await self._item(created)}
 
     async def list(self, account: int | None, query: Mapping[str, str]) -> Body:
-        """A page of an account's keys, or of all accounts', oldest first."""
-        page = read_page(query)
+        """A page of an account's keys, or of all accounts', oldest first; `order=desc`: newest first.
+
+        Raises:
+            InvalidRequest: no such order, or what `read_page` raises.
+        """
+        page, newest_first = read_page(query), read_newest_first(query)
         keys = await self._directory.list_keys(
             account,
             after=page.cursor or 0,
             limit=page.limit,
             search=query.get("search", "")[:SEARCH_CHARACTERS_MAX],
             include_revoked=query.get("include_revoked", "").lower() in {"true", "1"},
+            newest_first=newest_first,
         )
         sizes = await self._directory.vault_sizes([key.vault for key in keys])
         now_ms = self._now_ms()
@@ -205,9 +211,13 @@ class AccountKeys:
         return account_item(await self._directory.change_account(account, change, now_ms=self._now_ms(), by=by))
 
     async def audit(self, account: int | None, query: Mapping[str, str]) -> Body:
-        """A page of the audit log, newest first: of one account, or of all."""
-        page = read_page(query)
-        entries = await self._directory.list_audit(account, before=page.cursor, limit=page.limit)
+        """A page of the audit log, newest first: of one account, or of all.
+
+        Raises:
+            InvalidRequest: what `read_audit_filter` and `read_page` raise.
+        """
+        page, only = read_page(query), read_audit_filter(query)
+        entries = await self._directory.list_audit(account, before=page.cursor, limit=page.limit, only=only)
         items = [audit_item(entry) for entry in entries]
         return page_body("entries", items, page, last=entries[-1].number if entries else None)
 

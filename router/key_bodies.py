@@ -5,6 +5,7 @@ Must never show a key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from models.accounts import AccountChange, AccountRecord, AuditEntry, KeyChange, KeyRecord, VaultRecord
+from models.accounts import AccountChange, AccountRecord, AuditEntry, AuditFilter, KeyChange, KeyRecord, VaultRecord
 from models.errors import InvalidRequest
 from models.key_limits import NO_OWN_LIMITS, KeyLimits
 from models.text import clean
@@ -29,6 +30,11 @@ KINDS = ("user", "account")
 
 _KEY_FIELDS = ("name", "disabled", "expires_at", "limits")
 _ACCOUNT_FIELDS = ("name", "retention_days")
+
+_ACTION = re.compile(r"[a-z_.]{0,64}\Z")
+_PUBLIC = re.compile(r"(key|vault|acct)_([1-9][0-9]{0,17})\Z")
+_AUDITED = re.compile(r"[a-z]+(:[^:\s]{1,64})?\Z")
+_TARGETS = {"key": "key", "vault": "vault", "acct": "account"}
 
 
 # What bodies ask for.
@@ -129,6 +135,34 @@ def read_grace_s(body: Mapping[str, Any], *, default_s: int) -> int:
     """
     value = body.get("grace_s")
     return default_s if value is None else whole_number(value, "grace_s", 0, GRACE_S_MAX)
+
+
+def read_audit_filter(query: Mapping[str, str]) -> AuditFilter:
+    """Which entries of the audit log a query asks for. Ids stand as clients know them, or as entries name them.
+
+    Raises:
+        InvalidRequest: a value that no entry could have.
+    """
+    action = query.get("action", "")
+    if not _ACTION.match(action):
+        raise InvalidRequest("action must be the beginning of one, like key. or key.deleted.", field="action")
+    return AuditFilter(
+        action=action,
+        target=_audited(query, "subject", "key_12, vault_3, acct_1 or provider:openai"),
+        actor=_audited(query, "actor", "key_12, operator or server"),
+        since_ms=parse_time(query.get("since"), "since", UTC),
+        until_ms=parse_time(query.get("until"), "until", UTC),
+    )
+
+
+def _audited(query: Mapping[str, str], name: str, examples: str) -> str:
+    """Whom or what a query names, as entries do."""
+    value = query.get(name, "")
+    if (public := _PUBLIC.match(value)) is not None:
+        return f"{_TARGETS[public[1]]}:{public[2]}"
+    if value and not _AUDITED.match(value):
+        raise InvalidRequest(f"{name} must be one of {examples}.", field=name)
+    return value
 
 
 def _require_one_of(body: Mapping[str, Any], fields: tuple[str, ...]) -> None:

@@ -39,6 +39,18 @@ def read_page(query: Mapping[str, str]) -> PageOf:
     return PageOf(limit=read_limit(query), cursor=None if match is None else int(match[1]))
 
 
+def read_newest_first(query: Mapping[str, str]) -> bool:
+    """Whether a list that begins with its oldest entry is asked for backwards: `order=desc`.
+
+    Raises:
+        InvalidRequest: neither asc nor desc.
+    """
+    order = query.get("order") or "asc"
+    if order not in {"asc", "desc"}:
+        raise InvalidRequest("order must be asc or desc.", field="order")
+    return order == "desc"
+
+
 def read_limit(query: Mapping[str, str]) -> int:
     """How many entries a page may have.
 

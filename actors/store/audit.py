@@ -13,7 +13,7 @@ import apsw
 import msgspec
 
 from actors.store.connections import all_rows
-from models.accounts import Actor, AuditEntry
+from models.accounts import Actor, AuditEntry, AuditFilter
 
 _details = msgspec.json.Decoder(dict[str, str | int | None])
 _encode = msgspec.json.Encoder().encode
@@ -37,15 +37,25 @@ def add_entry(
 
 
 def list_entries(
-    connection: apsw.Connection, account: int | None, *, before: int | None, limit: int
+    connection: apsw.Connection, account: int | None, *, before: int | None, limit: int, only: AuditFilter
 ) -> list[AuditEntry]:
     """Entries that concern one account, or all, the newest first."""
     conditions: list[str] = []
-    bindings: list[int] = []
-    for condition, value in (("account = ?", account), ("number < ?", before)):
+    bindings: list[int | str] = []
+    for condition, value in (
+        ("account = ?", account),
+        ("number < ?", before),
+        ("target = ?", only.target or None),
+        ("actor = ?", only.actor or None),
+        ("at_ms >= ?", only.since_ms),
+        ("at_ms < ?", only.until_ms),
+    ):
         if value is not None:
             conditions.append(condition)
             bindings.append(value)
+    if only.action:
+        conditions.append("substr(action, 1, ?) = ?")
+        bindings += [len(only.action), only.action]
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
     rows = all_rows(
         connection,
@@ -66,3 +76,14 @@ def list_entries(
         )
         for number, at_ms, of_account, actor, action, target, detail, request_id in rows
     ]
+
+
+def trim_entries(connection: apsw.Connection, *, before_ms: int, limit: int) -> int:
+    """Delete those of the oldest entries that are from before a time; how many."""
+    deleted = all_rows(
+        connection,
+        "DELETE FROM audit WHERE at_ms < ? AND number IN (SELECT number FROM audit ORDER BY number LIMIT ?) "
+        "RETURNING number",
+        (before_ms, limit),
+    )
+    return len(deleted)

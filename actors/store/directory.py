@@ -12,12 +12,12 @@ from functools import partial
 import apsw
 
 from actors.store import usage_rows
-from actors.store.audit import add_entry, list_entries
+from actors.store.audit import add_entry, list_entries, trim_entries
 from actors.store.directory_keys import SqliteKeys
 from actors.store.directory_protocol import PAGE_MAX
 from actors.store.directory_vaults import SqliteVaults
 from actors.store.meta_jobs import Effects
-from models.accounts import Actor, AuditEntry
+from models.accounts import EVERY_ENTRY, Actor, AuditEntry, AuditFilter
 from models.usage import UsageCount
 
 
@@ -44,10 +44,25 @@ class SqliteDirectory(SqliteKeys, SqliteVaults):
         await self._change(work)
 
     async def list_audit(
-        self, account_number: int | None = None, *, before: int | None = None, limit: int = PAGE_MAX
+        self,
+        account_number: int | None = None,
+        *,
+        before: int | None = None,
+        limit: int = PAGE_MAX,
+        only: AuditFilter = EVERY_ENTRY,
     ) -> list[AuditEntry]:
-        """Entries that concern one account, or all, the newest first."""
-        return await self._read_meta(partial(list_entries, account=account_number, before=before, limit=limit))
+        """Entries that concern one account, or all, the newest first; see the protocol."""
+        return await self._read_meta(
+            partial(list_entries, account=account_number, before=before, limit=limit, only=only)
+        )
+
+    async def trim_audit(self, *, before_ms: int, limit: int = PAGE_MAX) -> int:
+        """Delete the oldest entries; see the protocol."""
+
+        def work(connection: apsw.Connection, _effects: Effects) -> int:
+            return trim_entries(connection, before_ms=before_ms, limit=limit)
+
+        return await self._change(work)
 
     async def fold_usage(
         self, journal: str, number: int, counts: Sequence[UsageCount], last_used: Mapping[int, int]

@@ -192,8 +192,9 @@ class SqliteKeys(MetaJobs):
         limit: int = PAGE_MAX,
         search: str = "",
         include_revoked: bool = False,
+        newest_first: bool = False,
     ) -> list[KeyRecord]:
-        """Keys of one account, or of all, oldest first."""
+        """Keys of one account, or of all; see the protocol."""
         return await self._read_meta(
             partial(
                 key_rows.list_keys,
@@ -202,6 +203,7 @@ class SqliteKeys(MetaJobs):
                 limit=limit,
                 search=search,
                 include_revoked=include_revoked,
+                newest_first=newest_first,
                 now_ms=self._now_ms(),
             )
         )

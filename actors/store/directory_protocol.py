@@ -16,12 +16,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from models.accounts import (
+    EVERY_ENTRY,
     SERVER,
     AccountChange,
     AccountRecord,
     AccountSize,
     Actor,
     AuditEntry,
+    AuditFilter,
     KeyChange,
     KeyRecord,
     ProviderKeyRecord,
@@ -133,15 +135,17 @@ class AccountDirectory(Protocol):
         limit: int = PAGE_MAX,
         search: str = "",
         include_revoked: bool = False,
+        newest_first: bool = False,
     ) -> list[KeyRecord]:
-        """Keys of one account, or of all, oldest first.
+        """Keys of one account, or of all, oldest first unless `newest_first`.
 
         Args:
             account_number: whose; None: everybody's.
-            after: behind which number.
+            after: behind which number, in the order that is asked for; 0: from its beginning.
             limit: how many at most.
             search: a part of the name; ASCII letters match in either case.
             include_revoked: also those that are over.
+            newest_first: the highest numbers first.
         """
 
     async def get_key(self, account_number: int, key_number: int) -> KeyRecord:
@@ -303,9 +307,23 @@ class RecordDirectory(Protocol):
         """Add an entry for something that changes nothing else here, such as memories that were deleted."""
 
     async def list_audit(
-        self, account_number: int | None = None, *, before: int | None = None, limit: int = PAGE_MAX
+        self,
+        account_number: int | None = None,
+        *,
+        before: int | None = None,
+        limit: int = PAGE_MAX,
+        only: AuditFilter = EVERY_ENTRY,
     ) -> list[AuditEntry]:
-        """Entries that concern one account, or all, the newest first, with numbers below `before`."""
+        """Entries that concern one account, or all, the newest first, with numbers below `before`.
+
+        What is asked for of one account is found by an index. Of all together, the log is read backwards.
+        """
+
+    async def trim_audit(self, *, before_ms: int, limit: int = PAGE_MAX) -> int:
+        """Delete those of the `limit` oldest entries that are from before a time; how many. Numbers are not used again.
+
+        One call is a short job; ask again until it deletes nothing.
+        """
 
     async def fold_usage(
         self, journal: str, number: int, counts: Sequence[UsageCount], last_used: Mapping[int, int]

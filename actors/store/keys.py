@@ -31,7 +31,8 @@ NOT_OVER = "key.revoked_ms IS NULL AND (key.rotated_to IS NULL OR key.expires_ms
 _COLUMNS = """key.number, key.account, key.kind, key.name, key.shown, vault.number, vault.shard, key.created_ms,
   key.revoked_ms, key.disabled_ms, key.expires_ms, key.last_used_ms, key.limits, key.rotated_to"""
 _KEY = f"SELECT {_COLUMNS} FROM key JOIN vault ON vault.number = key.vault WHERE key.account = ? AND key.number = ?"
-_LIST = f"SELECT {_COLUMNS} FROM key CROSS JOIN vault ON vault.number = key.vault WHERE key.number > ?"  # in this order
+_LIST = f"SELECT {_COLUMNS} FROM key CROSS JOIN vault ON vault.number = key.vault WHERE key.number"  # in this order
+_NUMBER_MAX = (1 << 63) - 1
 _FIND = """SELECT key.number, key.account, key.kind, key.name, key.shown, vault.number, vault.shard, key.limits,
   key.expires_ms
   FROM key JOIN vault ON vault.number = key.vault JOIN account ON account.number = key.account
@@ -150,19 +151,22 @@ def list_keys(
     limit: int,
     search: str,
     include_revoked: bool,
+    newest_first: bool,
     now_ms: int,
 ) -> list[KeyRecord]:
-    """Keys of one account, or of all, behind a number."""
-    statement, bindings = list_statement(account, after=after, search=search)
+    """Keys of one account, or of all, behind a number; in the order of their numbers, or backwards."""
+    statement, bindings = _list_statement(account, after=after, search=search, newest_first=newest_first)
     if not include_revoked:
         statement += f" AND {NOT_OVER.format(now_ms=now_ms)}"
-    rows = all_rows(connection, f"{statement} ORDER BY key.number LIMIT ?", (*bindings, limit))
+    order = "DESC" if newest_first else "ASC"
+    rows = all_rows(connection, f"{statement} ORDER BY key.number {order} LIMIT ?", (*bindings, limit))
     return [_record(row) for row in rows]
 
 
-def list_statement(account: int | None, *, after: int, search: str) -> tuple[str, tuple[Any, ...]]:
+def _list_statement(account: int | None, *, after: int, search: str, newest_first: bool) -> tuple[str, tuple[Any, ...]]:
     """How keys are listed, without their order: along an index, from where the page before ended."""
-    statement, bindings = _LIST, [after]
+    statement = f"{_LIST} < ?" if newest_first else f"{_LIST} > ?"
+    bindings = [after or _NUMBER_MAX] if newest_first else [after]
     if account is not None:
         statement += " AND key.account = ?"
         bindings.append(account)

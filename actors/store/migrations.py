@@ -134,6 +134,33 @@ CREATE INDEX usage_key ON usage(account, key, day);
 CREATE TABLE usage_fold(journal TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """,
     ),
+    Migration(
+        number=4,
+        script="""
+-- Lists are read along one index each, which also holds what they are searched and filtered by: what does not fit is
+-- passed over without its row. The indexes that go are the beginnings of those that come.
+DROP INDEX key_account;
+CREATE INDEX key_listed ON key(account, number, revoked_ms, rotated_to, expires_ms, name);
+DROP INDEX audit_account;
+CREATE INDEX audit_listed ON audit(account, number, at_ms, actor, action, target);
+CREATE INDEX audit_target ON audit(account, target);
+-- How many keys of a vault are neither revoked nor rotated, exact because it changes with the keys themselves. Where
+-- there is none, only a grace period can still keep the vault open, and that is looked up for the few such vaults.
+ALTER TABLE vault ADD COLUMN open_keys INTEGER NOT NULL DEFAULT 0;
+UPDATE vault SET open_keys =
+  (SELECT count(*) FROM key WHERE key.vault = vault.number AND revoked_ms IS NULL AND rotated_to IS NULL);
+CREATE INDEX vault_kept ON vault(account) WHERE state = 0 AND open_keys = 0;
+CREATE TRIGGER key_added AFTER INSERT ON key WHEN new.revoked_ms IS NULL AND new.rotated_to IS NULL BEGIN
+  UPDATE vault SET open_keys = open_keys + 1 WHERE number = new.vault;
+END;
+CREATE TRIGGER key_changed AFTER UPDATE OF vault, revoked_ms, rotated_to ON key BEGIN
+  UPDATE vault SET open_keys = open_keys
+    - (number = old.vault AND old.revoked_ms IS NULL AND old.rotated_to IS NULL)
+    + (number = new.vault AND new.revoked_ms IS NULL AND new.rotated_to IS NULL)
+  WHERE number IN (old.vault, new.vault);
+END;
+""",
+    ),
 )
 
 SHARD_MIGRATIONS = (

@@ -17,7 +17,7 @@ from models.ids import VaultNumber, VaultRef
 _LIST = """SELECT number, account, shard, created_ms, retention_days,
     (SELECT count(*) FROM key WHERE key.vault = vault.number AND {not_over})
   FROM vault WHERE account = ? AND state = 0 AND number > ? {condition} ORDER BY number LIMIT ?"""
-_WITHOUT_KEYS = "AND NOT EXISTS (SELECT 1 FROM key WHERE key.vault = vault.number AND {not_over})"
+_WITHOUT_KEYS = "AND open_keys = 0 AND NOT EXISTS (SELECT 1 FROM key WHERE key.vault = vault.number AND {not_over})"
 _NUMBERS = """SELECT shard, count(*), json_group_array(number) FROM vault
   WHERE account = ? AND state = 0 GROUP BY shard"""
 _RETENTIONS = """SELECT vault.number, shard, account, coalesce(vault.retention_days, account.retention_days)

@@ -1,4 +1,8 @@
-"""The operator's commands on accounts, and the log of who did what. What they do is in `router.admin`."""
+"""The operator's commands on accounts, and the log of who did what.
+
+Owns their options and what they print; what they do is in `router.admin`. Must never show a key but the account key of
+an account that was made right now.
+"""
 
 from __future__ import annotations
 
@@ -159,12 +163,19 @@ def delete_account(account: str, config: Path | None, data_dir: Path, *, yes: bo
 @click.command(short_help="Show who did what to keys, vaults and accounts.")
 @ANY_ACCOUNT
 @click.option("--limit", type=click.IntRange(min=1), default=AUDIT_ENTRIES, help="At most so many entries.")
+@click.option("--action", help="Only what begins so: key, or key.deleted.")
+@click.option("--subject", help="Only what was done to this: key_12, vault_3, acct_1, provider:openai.")
+@click.option("--actor", help="Only what this one did: key_12, operator, server.")
+@click.option("--since", help="Only from this time on: ISO 8601, or epoch milliseconds.")
+@click.option("--until", help="Only before this time.")
 @CONFIG
 @DATA_DIR
 @JSON
-def audit(account: str | None, limit: int, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
+def audit(
+    account: str | None, limit: int, config: Path | None, data_dir: Path, *, as_json: bool, **only: str | None
+) -> None:
     """Show who did what to which key, vault or account, newest first: never content."""
-    entries = administer_list(config, data_dir, "audit.list", count_max=limit, account=account)
+    entries = administer_list(config, data_dir, "audit.list", count_max=limit, account=account, **only)
     if as_json:
         print_json(entries)
         return

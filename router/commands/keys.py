@@ -1,6 +1,7 @@
-"""The operator's commands on keys and vaults: what they print. What they do is in `router.admin`.
+"""The operator's commands on keys and vaults.
 
-A key is printed once, when it is made; lists show its first characters.
+Owns their options and what they print; what they do is in `router.admin`. Must never print a key but once, when it is
+made: lists show its first characters.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def create_key(
 @ANY_ACCOUNT
 @click.option("--search", help="Only keys with this in their name.")
 @click.option("--all", "include_revoked", is_flag=True, help="Also revoked keys.")
+@click.option("--newest", is_flag=True, help="Newest first.")
 @CONFIG
 @DATA_DIR
 @JSON
@@ -100,12 +102,12 @@ def list_keys(
     data_dir: Path,
     *,
     include_revoked: bool,
+    newest: bool,
     as_json: bool,
 ) -> None:
     """List keys, oldest first. Only the first characters of a key are known."""
-    found = administer_list(
-        config, data_dir, "keys.list", account=account, search=search, include_revoked=include_revoked
-    )
+    chosen: Body = {"account": account, "search": search, "include_revoked": include_revoked}
+    found = administer_list(config, data_dir, "keys.list", order="desc" if newest else "asc", **chosen)
     if as_json:
         print_json([_with_number(key) for key in found])
         return
@@ -131,8 +133,7 @@ def show_key(key: str, config: Path | None, data_dir: Path, *, as_json: bool) ->
 @JSON
 def rename_key(key: str, name: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Give a KEY another NAME."""
-    changed = administer(config, data_dir, "keys.change", key=key, name=name)
-    print_done(_with_number(changed), f"renamed: {number_in(changed['id'])}", as_json=as_json)
+    _change(config, data_dir, key, "renamed", name=name, as_json=as_json)
 
 
 @keys.command("disable")
@@ -142,8 +143,7 @@ def rename_key(key: str, name: str, config: Path | None, data_dir: Path, *, as_j
 @JSON
 def disable_key(key: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Switch a KEY off, until it is enabled again."""
-    changed = administer(config, data_dir, "keys.change", key=key, disabled=True)
-    print_done(_with_number(changed), f"disabled: {number_in(changed['id'])}", as_json=as_json)
+    _change(config, data_dir, key, "disabled", disabled=True, as_json=as_json)
 
 
 @keys.command("enable")
@@ -153,8 +153,12 @@ def disable_key(key: str, config: Path | None, data_dir: Path, *, as_json: bool)
 @JSON
 def enable_key(key: str, config: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Switch a KEY on again."""
-    changed = administer(config, data_dir, "keys.change", key=key, disabled=False)
-    print_done(_with_number(changed), f"enabled: {number_in(changed['id'])}", as_json=as_json)
+    _change(config, data_dir, key, "enabled", disabled=False, as_json=as_json)
+
+
+def _change(config: Path | None, data_dir: Path, key: str, done: str, *, as_json: bool, **change: Any) -> None:
+    changed = administer(config, data_dir, "keys.change", key=key, **change)
+    print_done(_with_number(changed), f"{done}: {number_in(changed['id'])}", as_json=as_json)
 
 
 @keys.command("expire")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -17,14 +18,20 @@ from models.settings import Settings, describe_settings
 
 FOR_EVERY_ACCOUNT = frozenset(
     {
-        "dashboard", "embedding", "index", "ingest", "keys", "memory", "proxy", "recall", "screening", "sessions",
-        "usage",
+        "audit", "dashboard", "embedding", "index", "ingest", "keys", "memory", "proxy", "recall", "screening",
+        "sessions", "usage",
     }
 )  # fmt: skip
 """Sections that tell nothing of the machine."""
 
-_DOCS = {setting.name: setting.description for setting in describe_settings()}
 _USER_INFO = re.compile(r"(?<=://)[^/@]*@")
+
+
+@cache
+def _docs() -> dict[str, str]:
+    """What each key means; made when it is first shown, since it takes 8 ms."""
+    return {setting.name: setting.description for setting in describe_settings()}
+
 
 Place = tuple[str, ...]
 """A setting's section and key; with the name of its table between them, where it is in one."""
@@ -72,7 +79,7 @@ def _item(place: Place, value: Any, default: Any) -> dict[str, Any]:
         "default": _plain(default),
         "changed": value != default,
         "environment": environment_name(place),
-        "doc": _DOCS.get(".".join(described_as), ""),
+        "doc": _docs().get(".".join(described_as), ""),
     }
 
 

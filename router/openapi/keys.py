@@ -9,7 +9,7 @@ from models.key_limits import KeyLimits
 from router.key_bodies import GRACE_S_MAX, KEY_NAME_CHARACTERS_MAX, KINDS, LIMIT_MAX, RETENTION_DAYS_MAX
 from router.openapi.operation import GUARDED, OPTIONED, Operation, json_content
 from router.openapi.options import parameter
-from router.openapi.shapes import COUNT, FLAG, TEXT, TIME, Schema, answer, maybe, ref, request_body
+from router.openapi.shapes import COUNT, EPOCH_MS, FLAG, TEXT, TIME, Schema, answer, maybe, ref, request_body
 
 
 def _id(prefix: str) -> Schema:
@@ -25,6 +25,10 @@ _WHEN: Schema = {
     "type": ["integer", "string", "null"],
     "description": "Epoch milliseconds, or ISO 8601 (without an offset in UTC); null for never.",
 }
+_TIME_GIVEN = "Epoch milliseconds, or ISO 8601; without an offset in UTC."
+_NAMED: Schema = {
+    "type": "string", "pattern": r"^((key|vault|acct)_[1-9][0-9]{0,17}|[a-z]+(:[^:\s]{1,64})?)$",
+}  # fmt: skip
 _DAYS: Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": RETENTION_DAYS_MAX}
 _LIMIT: Schema = {"type": ["integer", "null"], "minimum": 0, "maximum": LIMIT_MAX}
 _NAME: Schema = {"type": ["string", "null"], "maxLength": KEY_NAME_CHARACTERS_MAX}
@@ -40,8 +44,21 @@ PARAMETERS: dict[str, Schema] = {
     ),
     "PageCursor": parameter("cursor", "query", TEXT, "`next_cursor` of the page before."),
     "KeySearch": parameter("search", "query", TEXT, "A part of the name.", "user"),
+    "KeyOrder": parameter(
+        "order", "query", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}, "By age: oldest first.", "desc"
+    ),
     "IncludeRevoked": parameter("include_revoked", "query", _SWITCH, "Whether revoked keys are listed too.", "true"),
     "WithoutKeys": parameter("without_keys", "query", _SWITCH, "Only vaults that no key opens.", "true"),
+    "AuditAction": parameter(
+        "action", "query", {"type": "string", "pattern": "^[a-z_.]{0,64}$"},
+        "What the action begins with: `key.deleted`, or `key` for all that is done to keys.", "key",
+    ),
+    "AuditSubject": parameter(
+        "subject", "query", _NAMED, "What it was done to: `key_12`, `vault_3`, `acct_1`, `provider:openai`.", "key_1"
+    ),
+    "AuditActor": parameter("actor", "query", _NAMED, "Who did it: `key_12`, `operator` or `server`.", "key_1"),
+    "AuditSince": parameter("since", "query", EPOCH_MS, f"Done at this time or later. {_TIME_GIVEN}"),
+    "AuditUntil": parameter("until", "query", EPOCH_MS, f"Done before this time. {_TIME_GIVEN}"),
     "VaultFate": parameter(
         "vault", "query", {"type": "string", "enum": ["keep", "delete"], "default": "keep"},
         "What becomes of the key's vault: kept for a key to come, or shredded.", "keep",
@@ -159,7 +176,8 @@ _PAGE = ("PageLimit", "PageCursor")
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="get", path="/v1/keys", name="list_keys", tag="keys", summary="The account's keys, oldest first.",
-        answers={200: json_content("Keys")}, errors=_OWNED, parameters=(*_PAGE, "KeySearch", "IncludeRevoked"),
+        answers={200: json_content("Keys")}, errors=_OWNED,
+        parameters=(*_PAGE, "KeyOrder", "KeySearch", "IncludeRevoked"),
     ),
     Operation(
         method="post", path="/v1/keys", name="create_key", tag="keys",
@@ -220,6 +238,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="get", path="/v1/audit", name="list_audit", tag="keys",
         summary="Who did what to which key or vault, newest first: never content.",
-        answers={200: json_content("AuditLog")}, errors=_OWNED, parameters=_PAGE,
+        answers={200: json_content("AuditLog")}, errors=_OWNED,
+        parameters=(*_PAGE, "AuditAction", "AuditSubject", "AuditActor", "AuditSince", "AuditUntil"),
     ),
 )  # fmt: skip

@@ -346,7 +346,8 @@ def schemas() -> dict[str, Schema]:
     return {
         **_REQUESTS,
         **_ANSWERS,
-        **health.SCHEMAS, **keys.SCHEMAS,
+        **health.SCHEMAS,
+        **keys.SCHEMAS,
         **providers.SCHEMAS,
         **memories.SCHEMAS,
         **usage.SCHEMAS,

@@ -10,7 +10,14 @@ from msgspec import UNSET
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors import single_memories
-from actors.retention import FIRST_SWEEP_S, SWEEP_INTERVAL_S, delete_expired, sweep
+from actors.retention import (
+    FIRST_SWEEP_S,
+    PAGE_ENTRIES,
+    SWEEP_INTERVAL_S,
+    delete_expired,
+    sweep,
+    trim_audit,
+)
 from models.accounts import OPERATOR, AccountChange
 from models.errors import StoreUnavailable
 from models.ids import VaultRef
@@ -164,4 +171,34 @@ async def test_time_passes_and_memories_go(autojump_clock: MockClock, monkeypatc
         assert len(house.stored(vault)) == len(texts)
         await trio.sleep(2 * SWEEP_INTERVAL_S)
         assert house.stored(vault) == []
+        background.cancel_scope.cancel()
+
+
+async def test_entries_of_the_audit_log_go_after_their_days_and_are_kept_without_any(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        await house.new_vault()
+        recent = await house.store.list_audit()
+        for number in range(2 * PAGE_ENTRIES + 1):
+            await house.store.audit(
+                at_ms=NOW_MS - 8 * DAY_MS + number, account_number=1, action="x", target="server", by=OPERATOR
+            )
+        await house.store.audit(at_ms=NOW_MS - 6 * DAY_MS, account_number=1, action="y", target="server", by=OPERATOR)
+        for keep_days, gone in ((0, 0), (9, 0), (7, 2 * PAGE_ENTRIES + 1), (7, 0)):
+            assert await trim_audit(house.store, keep_days=keep_days, now_ms=NOW_MS) == gone
+        newest, *rest = await house.store.list_audit()
+        assert (newest.action, rest) == ("y", recent)
+
+
+async def test_the_audit_log_is_trimmed_every_hour_beside_the_vaults(autojump_clock: MockClock) -> None:
+    async with open_house() as house, trio.open_nursery() as background:
+        await house.new_vault()
+        now = [NOW_MS]
+        sweeping = partial(delete_expired, house.store, house.supervisor, default_days=0, deleted=lambda _: None)
+        background.start_soon(partial(sweeping, audit_keep_days=7, now_ms=lambda: now[0]))
+        await house.store.audit(at_ms=NOW_MS, account_number=1, action="x", target="server", by=OPERATOR)
+        await trio.sleep(FIRST_SWEEP_S + 10)
+        assert "x" in [entry.action for entry in await house.store.list_audit()]
+        now[0] += 7 * DAY_MS + 1
+        await trio.sleep(SWEEP_INTERVAL_S)
+        assert await house.store.list_audit() == []
         background.cancel_scope.cancel()

@@ -97,14 +97,6 @@ class Dashboard:
         )
         assert answer.ok, answer.text()
 
-    def sign_in_by_form(self) -> None:
-        """As a person does."""
-        with self.refusals(401):  # the page asks first whether there is a session
-            self.page.goto(f"{self.account.url}/dashboard/")
-            self.page.get_by_label("Account key").fill(self.account.key)
-            self.page.get_by_role("button", name="Sign in").click()
-            expect(self.page.get_by_role("navigation").first).to_be_visible()
-
     def open(self, screen: str = "") -> Page:
         """Go to a screen by its address, such as `vaults/vault_3`, and wait until it has loaded."""
         self.page.goto(f"{self.account.url}/dashboard/{screen}")

@@ -12,6 +12,7 @@ import apsw
 import msgspec
 
 from tests.browser.serving import RunningServer, running_server
+from tests.prepared_model import put_model
 from tests.running import ROOT
 
 KEYS = 100_000
@@ -30,6 +31,7 @@ _ROWS = (
 @contextmanager
 def server_with_many_keys(data_dir: Path) -> Iterator[RunningServer]:
     """`KEYS` user keys `user:1`, `user:2`, ... beside the account key. Their vaults have never been opened."""
+    put_model(data_dir)
     made = subprocess.run(
         [sys.executable, "-m", "router", "init", "--data-dir", str(data_dir), "--json"],
         cwd=ROOT,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ import httpx
 import msgspec
 
 from router.admin_socket import SOCKET_NAME
-from tests.patience import PATIENCE_S, PATIENT_ENVIRONMENT
-from tests.running import ROOT
+from tests.patience import PATIENCE_S
+from tests.prepared_model import put_model
+from tests.running import ROOT, serve_command, serve_environment
 
 
 class Account:
@@ -137,12 +137,12 @@ class RunningServer:
 @contextmanager
 def running_server(data_dir: Path, *, environment: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
     """`python -m router serve` with this data directory on a free port; killed at the end."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("MEMORYROUTER_")}
-    settings = {"MEMORYROUTER_STORE__SHARDS": "1", **(environment or {})}
+    if not data_dir.exists():
+        put_model(data_dir)
     process = subprocess.Popen(
-        [sys.executable, "-m", "router", "serve", "--data-dir", str(data_dir), "--port", "0"],
+        serve_command(data_dir),
         cwd=ROOT,
-        env=own | PATIENT_ENVIRONMENT | settings,
+        env=serve_environment(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -50,6 +50,33 @@ def test_the_log_is_filtered_and_searched(dashboard: Dashboard, account: Account
     expect(page.get_by_text("No entry fits the search.")).to_be_visible()
 
 
+def test_the_server_chooses_by_thing_by_actor_and_by_time(dashboard: Dashboard, account: Account) -> None:
+    """One page of the log is asked for, however long it is: only words of a sentence are looked for in the browser."""
+    key = account.mint("user:one")
+    account.call("PATCH", f"/v1/keys/{key['id']}", {"disabled": True})
+    page = dashboard.open("audit")
+    expect(page.get_by_text("Account created")).to_be_visible()
+    search = page.get_by_role("searchbox")
+    with page.expect_request("**/v1/audit?*") as asked:
+        search.fill(key["id"])
+    assert f"subject={key['id']}" in asked.value.url
+    assert "limit=50" in asked.value.url
+    expect(page.get_by_role("row")).to_have_count(3)
+    with page.expect_request("**/v1/audit?*") as asked:
+        search.fill("by operator")
+    assert "actor=operator" in asked.value.url
+    expect(page.get_by_text("Account created")).to_be_visible()
+    expect(page.get_by_text("Key changed")).to_have_count(0)
+    search.fill("")
+    with page.expect_request("**/v1/audit?*") as asked:
+        page.get_by_label("When").select_option("In the last hour")
+    assert "since=" in asked.value.url
+    expect(page.get_by_text("Key changed")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("When")).to_have_value("1")
+    dashboard.assert_accessible()
+
+
 def test_a_long_log_is_turned_page_by_page(dashboard: Dashboard, account: Account) -> None:
     for number in range(48):
         account.mint(f"user:{number}")

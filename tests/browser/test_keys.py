@@ -51,6 +51,17 @@ def test_a_key_is_made_shown_once_and_works(dashboard: Dashboard, account: Accou
     assert made["expires_at"] == "2199-12-24T18:00:00.000Z"
 
 
+def test_the_newest_keys_come_first(dashboard: Dashboard, account: Account) -> None:
+    """Whoever has just made one sees it, however many there are."""
+    for number in range(60):
+        account.mint(f"user:{number}")
+    page = dashboard.open("keys")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("user:59")
+    page.get_by_role("button", name="Next").click()
+    expect(page.get_by_role("row").nth(1)).to_contain_text("user:9")
+    expect(page.get_by_role("row").last).to_contain_text("account")
+
+
 def test_a_key_is_renamed_limited_and_given_an_end(dashboard: Dashboard, account: Account) -> None:
     key = account.mint("user:42", limits={"memories_max": 5})
     page = dashboard.open("keys")

@@ -189,12 +189,14 @@ class MemoryKeys(MemoryChanges):
         limit: int = PAGE_MAX,
         search: str = "",
         include_revoked: bool = False,
+        newest_first: bool = False,
     ) -> list[KeyRecord]:
         await trio.lowlevel.checkpoint()
+        keys = sorted(self.state.keys.items(), reverse=newest_first)
         found = [
             key
-            for number, key in self.state.keys.items()
-            if number > after
+            for number, key in keys
+            if (not after or (number < after if newest_first else number > after))
             and account_number in (None, key.account_number)
             and _folded(search) in _folded(key.name)
             and (include_revoked or not key.is_over(self._now_ms()))

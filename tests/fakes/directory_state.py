@@ -46,6 +46,7 @@ class DirectoryState(msgspec.Struct):
     hashes: dict[bytes, int] = {}
     provider_keys: dict[tuple[int, str], tuple[ProviderKeyRecord, Secret]] = {}
     entries: list[AuditEntry] = []
+    entries_made: int = 0
     usage: dict[Place, UsageCount] = {}
     folds: dict[str, int] = {}
     vaults_made: int = 0
@@ -60,6 +61,7 @@ class DirectoryState(msgspec.Struct):
             hashes=self.hashes.copy(),
             provider_keys=self.provider_keys.copy(),
             entries=self.entries.copy(),
+            entries_made=self.entries_made,
             usage=self.usage.copy(),
             folds=self.folds.copy(),
             vaults_made=self.vaults_made,
@@ -121,7 +123,7 @@ class DirectoryState(msgspec.Struct):
     ) -> None:
         """Append to the audit log."""
         entry = AuditEntry(
-            number=len(self.entries) + 1,
+            number=self.entries_made + 1,
             at_ms=at_ms,
             account_number=account,
             actor=by.name,
@@ -131,6 +133,7 @@ class DirectoryState(msgspec.Struct):
             request_id=by.request_id,
         )
         self.entries.append(entry)
+        self.entries_made += 1
 
     def add_key_entry(self, action: str, key: KeyRecord, *, at_ms: int, by: Actor, detail: Detail) -> None:
         """Append to the audit log, about a key."""

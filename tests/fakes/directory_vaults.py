@@ -13,7 +13,17 @@ from actors.store.directory_protocol import PAGE_MAX, PROVIDER_KEY_BYTES_MAX
 from actors.store.memory_rows import encode_memory
 from actors.store.protocol import StoreSize
 from actors.store.seal import SEALED_OVERHEAD_BYTES
-from models.accounts import SERVER, AccountSize, Actor, AuditEntry, ProviderKeyRecord, Retention, VaultRecord
+from models.accounts import (
+    EVERY_ENTRY,
+    SERVER,
+    AccountSize,
+    Actor,
+    AuditEntry,
+    AuditFilter,
+    ProviderKeyRecord,
+    Retention,
+    VaultRecord,
+)
 from models.errors import InvalidRequest, NotFound
 from models.ids import VaultRef
 from models.memory import Memory
@@ -175,15 +185,30 @@ class MemoryRecords(MemoryChanges):
         )
 
     async def list_audit(
-        self, account_number: int | None = None, *, before: int | None = None, limit: int = PAGE_MAX
+        self,
+        account_number: int | None = None,
+        *,
+        before: int | None = None,
+        limit: int = PAGE_MAX,
+        only: AuditFilter = EVERY_ENTRY,
     ) -> list[AuditEntry]:
         await trio.lowlevel.checkpoint()
         found = [
             entry
             for entry in reversed(self.state.entries)
-            if account_number in (None, entry.account_number) and (before is None or entry.number < before)
+            if account_number in (None, entry.account_number)
+            and (before is None or entry.number < before)
+            and _is_asked_for(entry, only)
         ]
         return found[:limit]
+
+    async def trim_audit(self, *, before_ms: int, limit: int = PAGE_MAX) -> int:
+        def work(state: DirectoryState) -> int:
+            doomed = [entry for entry in state.entries[:limit] if entry.at_ms < before_ms]
+            state.entries = [entry for entry in state.entries if entry not in doomed]
+            return len(doomed)
+
+        return await self._change(work)
 
     async def fold_usage(
         self, journal: str, number: int, counts: Sequence[UsageCount], last_used: Mapping[int, int]
@@ -222,6 +247,16 @@ class MemoryRecords(MemoryChanges):
                 del state.usage[place]
 
         await self._change(work)
+
+
+def _is_asked_for(entry: AuditEntry, only: AuditFilter) -> bool:
+    return (
+        entry.action.startswith(only.action)
+        and only.target in ("", entry.target)
+        and only.actor in ("", entry.actor)
+        and (only.since_ms is None or only.since_ms <= entry.at_ms)
+        and (only.until_ms is None or entry.at_ms < only.until_ms)
+    )
 
 
 def _usage_order(item: tuple[Place, Any]) -> Place:

@@ -269,6 +269,69 @@ async def test_each_action_leaves_an_entry_and_none_holds_a_key(tmp_path: Path) 
         assert page["entries"] + rest["entries"] == log.json()["entries"]
 
 
+async def test_the_audit_log_is_filtered_by_the_server_and_its_filters_hold_on_every_page(tmp_path: Path) -> None:
+    """By what an action begins with, what it was done to, who did it, and when: in ids as clients know them."""
+    async with open_server(tmp_path / "data") as server:
+        for name in ("first", "second", "third"):
+            await mint(server, name=name)
+        await done(server, "PATCH", "/v1/keys/key_2", {"name": "another"})
+        await done(server, "PATCH", "/v1/vaults/vault_2", {"retention_days": 5})
+        log = (await done(server, "GET", "/v1/audit"))["entries"]
+
+        async def found(query: str) -> list[str]:
+            entries = (await done(server, "GET", f"/v1/audit?{query}"))["entries"]
+            return [f"{entry['action']} {entry['target']}" for entry in entries]
+
+        assert await found("subject=key_2") == ["key.changed key:2", "key.created key:2"]
+        assert await found("subject=key:2&action=key.created") == ["key.created key:2"]
+        assert await found("action=vault") == await found("subject=vault_2") == ["vault.changed vault:2"]
+        assert await found("subject=acct_1") == ["account.created account:1"]
+        assert await found("subject=provider:openai") == await found("action=key.rotated") == []
+        made_by_us = await found("actor=key_1")
+        assert len(made_by_us) == 5
+        assert sorted(made_by_us + await found("actor=operator")) == sorted(await found(""))
+        middle = log[2]["at"]
+        later, earlier = await found(f"since={middle}"), await found(f"until={middle}")
+        assert later + earlier == await found("")
+        assert log[2]["target"] in later[-1]
+        page = await done(server, "GET", "/v1/audit?action=key.created&actor=key_1&limit=2")
+        rest = await done(server, "GET", f"/v1/audit?action=key.created&actor=key_1&cursor={page['next_cursor']}")
+        assert [entry["target"] for entry in page["entries"] + rest["entries"]] == ["key:4", "key:3", "key:2"]
+        assert rest["next_cursor"] is None
+        for query in (
+            "action=Key",
+            "action=%25",
+            "subject=mem_7",
+            "subject=key_0",
+            "actor=a:b:c",
+            "since=x",
+            "until=-",
+        ):
+            answer = await call(server, "GET", f"/v1/audit?{query}")
+            assert (answer.status_code, answer.json()["field"]) == (400, query.partition("=")[0]), query
+        stranger = await another_account(server, tmp_path / "data")
+        assert (await done(stranger, "GET", "/v1/audit?subject=key_2"))["entries"] == []
+
+
+async def test_keys_are_listed_newest_first_on_demand(tmp_path: Path) -> None:
+    """Each page goes on behind the one before."""
+    async with open_server(tmp_path / "data") as server:
+        for number in range(2, 7):
+            await mint(server, name=f"user:{number}")
+        listed: list[str] = []
+        cursor = ""
+        while cursor is not None:
+            page = await done(server, "GET", f"/v1/keys?order=desc&limit=2&cursor={cursor}")
+            listed += [key["id"] for key in page["keys"]]
+            cursor = page["next_cursor"]
+        assert listed == [f"key_{number}" for number in range(6, 0, -1)]
+        assert [key["id"] for key in (await done(server, "GET", "/v1/keys?order=asc"))["keys"]] == listed[::-1]
+        (newest,) = (await done(server, "GET", "/v1/keys?order=desc&search=USER&limit=1"))["keys"]
+        assert newest["id"] == "key_6"
+        answer = await call(server, "GET", "/v1/keys?order=name")
+        assert (answer.status_code, answer.json()["field"]) == (400, "order")
+
+
 async def test_a_switched_off_or_deleted_account_opens_nothing(tmp_path: Path) -> None:
     """What the operator does counts for the next request; nothing of a deleted account's memory is left to be read."""
     data_dir = tmp_path / "data"

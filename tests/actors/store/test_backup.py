@@ -105,8 +105,7 @@ async def test_a_shard_that_lost_commits_is_not_backed_up_as_whole(tmp_path: Pat
     (tmp_path / "data" / "shard-00.db").unlink()
     with pytest.raises(ShardDamaged):
         back_up(tmp_path / "data", tmp_path / "backup", now_ms=1)
-    with pytest.raises(SetupError, match="no complete backup"):
-        read_manifest(tmp_path / "backup")
+    assert list((tmp_path / "backup").iterdir()) == []  # it takes no room, and is not in the way of the next one
 
 
 async def test_every_changed_file_is_noticed(tmp_path: Path) -> None:

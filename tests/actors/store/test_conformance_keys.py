@@ -309,6 +309,21 @@ async def test_lists_go_on_where_the_page_before_ended(store: Store, clock: Cloc
     assert [key.number for key in await store.list_keys(limit=4)] == [1, 2, 3, 4]
 
 
+async def test_lists_of_keys_go_backwards_too(store: Store, clock: Clock, account: Principal) -> None:
+    await new_account(store, "mk_other")
+    for number in range(7):
+        await make(store, clock, f"mk_{number}")
+    await store.delete_key(1, 6, now_ms=clock.ms, with_vault=False, by=OWNER)
+    pages = []
+    after = 0
+    while page := await store.list_keys(1, after=after, limit=3, newest_first=True):
+        pages.append([key.number for key in page])
+        after = page[-1].number
+    assert pages == [[9, 8, 7], [5, 4, 3], [1]]
+    found = await store.list_keys(after=8, limit=2, search="MK_", include_revoked=True, newest_first=True)
+    assert [key.number for key in found] == [7, 6]
+
+
 async def test_a_search_takes_every_character_as_it_is(store: Store, clock: Clock, account: Principal) -> None:
     names = ("100% Ärger", "100x ärger", "a_b", "axb", "wow!", "ALICE", "alice's")
     for number, name in enumerate(names):

@@ -9,7 +9,16 @@ import pytest
 
 from actors.store.directory_protocol import PROVIDER_KEY_BYTES_MAX
 from actors.store.protocol import Store
-from models.accounts import OPERATOR, SERVER, AccountChange, Actor, AuditEntry, KeyChange, ProviderKeyRecord
+from models.accounts import (
+    OPERATOR,
+    SERVER,
+    AccountChange,
+    Actor,
+    AuditEntry,
+    AuditFilter,
+    KeyChange,
+    ProviderKeyRecord,
+)
 from models.errors import InvalidRequest, NotFound
 from models.usage import UsageCount
 from tests.actors.store.conftest import Clock
@@ -145,6 +154,65 @@ async def test_the_audit_log_is_read_backwards_and_by_account(store: Store, cloc
     await store.delete_account(2, now_ms=1, by=OPERATOR)
     deleted = (await store.list_audit(2))[0]
     assert (deleted.action, deleted.detail) == ("account.deleted", {"keys": 1, "vaults": 1, "provider_keys": 0})
+
+
+async def test_the_audit_log_is_filtered_by_what_was_done_to_what_by_whom_and_when(store: Store, clock: Clock) -> None:
+    await new_account(store)
+    await new_account(store, "mk_other")
+    for at_ms, account, action, target, by in (
+        (1, 1, "key.deleted", "key:12", OWNER),
+        (2, 1, "key.created", "key:1", OPERATOR),
+        (3, 1, "keys_opened", "key:12", OWNER),
+        (4, 2, "key.deleted", "key:12", OWNER),
+        (5, 1, "KEY.deleted", "key:12", SERVER),
+        (6, 1, "p_o", "provider:a%", OWNER),
+        (5, 1, "pro", "provider:a", OWNER),
+    ):
+        await store.audit(at_ms=at_ms, account_number=account, action=action, target=target, by=by)
+
+    async def numbers(account: int | None = 1, **only: Any) -> list[int]:
+        """Of the entries above, counted from 1."""
+        found = await store.list_audit(account, only=AuditFilter(until_ms=1000, **only))
+        return [entry.number - 4 for entry in found]
+
+    assert await numbers() == [7, 6, 5, 3, 2, 1]
+    assert await numbers(action="key") == [3, 2, 1]
+    assert await numbers(action="key.") == [2, 1]
+    assert await numbers(action="key.deleted") == [1]
+    assert await numbers(action="p_") == [6]
+    assert await numbers(action="%") == await numbers(action="key.deleted.") == []
+    assert await numbers(target="key:12") == [5, 3, 1]
+    assert await numbers(target="key:1") == [2]
+    assert await numbers(target="provider:a%") == [6]
+    assert await numbers(actor="operator") == [2]
+    assert await numbers(action="k", target="key:12", actor="key:1") == [3, 1]
+    assert await numbers(None, target="key:12", actor="key:1") == [4, 3, 1]
+    assert await numbers(since_ms=5) == [7, 6, 5]
+    assert [entry.number for entry in await store.list_audit(1, only=AuditFilter(since_ms=2, until_ms=5))] == [7, 6]
+    pages, before = [], None
+    while page := await store.list_audit(1, before=before, limit=2, only=AuditFilter(target="key:12")):
+        pages.append([entry.number - 4 for entry in page])
+        before = page[-1].number
+    assert pages == [[5, 3], [1]]
+
+
+async def test_the_audit_log_is_trimmed_from_its_oldest_entries_on(store: Store, clock: Clock) -> None:
+    for at_ms in (1, 2, 9, 3, 4, 8):
+        await store.audit(at_ms=at_ms, account_number=1, action="x", target="server", by=SERVER)
+
+    async def times() -> list[int]:
+        return [entry.at_ms for entry in reversed(await store.list_audit())]
+
+    assert await store.trim_audit(before_ms=1) == 0
+    assert await store.trim_audit(before_ms=5, limit=1) == 1
+    assert await times() == [2, 9, 3, 4, 8]
+    assert await store.trim_audit(before_ms=5, limit=3) == 2
+    assert await times() == [9, 4, 8]
+    assert await store.trim_audit(before_ms=5) == 1
+    assert await store.trim_audit(before_ms=5) == 0
+    assert await store.trim_audit(before_ms=99) == 2
+    await store.audit(at_ms=100, account_number=1, action="x", target="server", by=SERVER)
+    assert [entry.number for entry in await store.list_audit()] == [7], "a number, and so a cursor, is not used again"
 
 
 def count(key: int, day: int, model: str = "", *, account: int = 1, requests: int = 1, **sums: int) -> UsageCount:

@@ -196,11 +196,15 @@ class World:
         """Both say the same of everything, and no key opens a vault of another account."""
         owners = {record.vault: record.account_number for record in await vaults_of(self.store)}
         assert await vaults_of(self.store) == await vaults_of(self.model)
+        kept = [record for record in await vaults_of(self.store) if not record.live_keys]
+        assert await vaults_of(self.store, without_keys=True) == kept == await vaults_of(self.model, without_keys=True)
         for record in await self.store.list_keys():
             assert owners[record.vault] == record.account_number
         keys = await self.store.list_keys(include_revoked=True)
         assert keys == await self.model.list_keys(include_revoked=True)
         assert await self.store.list_keys() == await self.model.list_keys()
+        backwards = await self.store.list_keys(newest_first=True, include_revoked=True)
+        assert backwards == keys[::-1] == await self.model.list_keys(newest_first=True, include_revoked=True)
         assert await self.store.list_accounts() == await self.model.list_accounts()
         assert await self.store.list_audit() == await self.model.list_audit()
         assert await provider_keys(self.store) == await provider_keys(self.model)
@@ -214,10 +218,12 @@ async def outcome(action: Awaitable[object]) -> object:
         return type(error)
 
 
-async def vaults_of(store: Store) -> list[VaultRecord]:
-    """All live vaults."""
-    accounts = await store.list_accounts()
-    return [record for account in accounts for record in await store.list_vaults(account.number)]
+async def vaults_of(store: Store, *, without_keys: bool = False) -> list[VaultRecord]:
+    """All live vaults, or those that no key opens."""
+    pages = [
+        await store.list_vaults(account.number, without_keys=without_keys) for account in await store.list_accounts()
+    ]
+    return [record for page in pages for record in page]
 
 
 async def provider_keys(store: Store) -> dict[tuple[int, str], str | None]:

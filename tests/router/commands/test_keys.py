@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +22,6 @@ from tests.running import ROOT, Client, open_server, settings_for
 
 KEY = re.compile(r"mk_[A-Za-z0-9_-]{32}")
 PROVIDER_KEY = "sk-of-the-account-9876"
-
-
-@pytest.fixture(autouse=True)
-def _outside_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands run in an empty directory with no settings around them, and their logging ends with the test."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MEMORYROUTER_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("MEMORYROUTER_STORE__SHARDS", "1")
-    monkeypatch.setenv("MEMORYROUTER_STORE__BALLAST_BYTES", "65536")
-    root = logging.getLogger()
-    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.raiseExceptions = raising
 
 
 class Commands:
@@ -194,6 +175,13 @@ def test_accounts_are_made_listed_switched_and_deleted(commands: Commands) -> No
     assert len(log) == 3
     assert log[0].split("\t")[1:5] == ["acct_2", "operator", "account.deleted", "account:2"]
     assert len(commands.json("audit", "--limit", "1")) == 1
+    of_account = commands.json("audit", "--subject", "acct_2", "--action", "account.", "--actor", "operator")
+    assert [entry["action"] for entry in of_account][0::6] == ["account.deleted", "account.created"]
+    assert commands.json("audit", "--since", of_account[0]["at"], "--until", "1999-01-01") == []
+    assert "action must be" in commands.text("audit", "--action", "Keys", code=1)
+    newest = [key["number"] for key in commands.json("keys", "list", "--newest")]
+    assert newest == sorted(newest, reverse=True)
+    assert newest != sorted(newest)
     assert not KEY.search(commands.text("audit"))
 
 
