@@ -8,12 +8,14 @@ Exit codes: 0 done, 1 a fault or a refused command, 2 a mistake in settings, arg
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -28,15 +30,17 @@ from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, EXIT_SETUP, JS
 from router.commands.providers import providers
 from router.commands.searching import search
 from router.commands.server_status import status
-from router.commands.terminal import complain, print_json, warn
+from router.commands.terminal import complain, print_json, settle_streams, warn
 from router.commands.tools import bench, completion
 from router.commands.transfers import export_command, import_command
 from router.commands.upload import upload_command
 
 if TYPE_CHECKING:
     from actors.store.directory_protocol import Directory
-    from models.errors import MemoryRouterError
 
+Fault = TypeVar("Fault", bound=Exception)
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 EPILOG = """\
 Exit codes: 0 done; 1 a fault, or a refused command; 2 a mistake in arguments, settings or the data directory.
@@ -68,8 +72,10 @@ def serve(config: Path | None, data_dir: Path, host: str | None, port: int | Non
         log_event("unexpected_startup_code", level=logging.WARNING, file=str(file))
     for sentence in missing_provider_keys(settings, os.environ):
         log_event("provider_key_missing", level=logging.WARNING, reason=sentence)
+    from router.runtime import begin_imports, settle_interpreter, uncaught_errors_logged
+
+    begin_imports()
     from router import service
-    from router.runtime import settle_interpreter, uncaught_errors_logged
 
     settle_interpreter()
     with uncaught_errors_logged():
@@ -108,6 +114,7 @@ program.add_section("Tools", print_config, bench, completion)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program and exit the process with its code."""
+    settle_streams()
     sys.exit(run_program(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -122,34 +129,58 @@ def run_program(arguments: list[str]) -> int:
         return _complain(error.format_message(), EXIT_SETUP)
     except (click.Abort, KeyboardInterrupt):
         return _complain("interrupted.", EXIT_FAULT)
-    except BrokenPipeError:  # as in `memoryrouter keys list | head`; the flush at exit must not meet it again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAULT
     except Exception as error:
-        return _explain(error)
+        return _explain(error, arguments)
     except BaseExceptionGroup:
         return _complain("interrupted.", EXIT_FAULT)
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, arguments: list[str]) -> int:
     """One line for an error of a command, perhaps inside the groups of nurseries; returns the exit code.
 
-    A fault that nobody foresaw is logged by type and place only: its own text may quote a memory.
+    A fault that nobody foresaw is told by type and place only: its own text may quote a memory.
     """
     from models.errors import MemoryRouterError, SetupError
-    from router.observe import log_event
 
+    if _first(error, BrokenPipeError):  # as in `memoryrouter keys list | head`
+        _write_no_more()
+        return EXIT_FAULT
     for kind in (SetupError, MemoryRouterError):
         known = _first(error, kind)
         if known is not None:
             text = f"{known.message} {known.hint}".strip()
             return _complain(text, EXIT_SETUP if kind is SetupError else EXIT_FAULT)
-    log_event("crashed", level=logging.CRITICAL, error=error)
-    return EXIT_FAULT
+    if _first(error, UnicodeEncodeError) and not all(map(_is_text, arguments)):
+        return _complain("an argument has bytes that are no text in this locale.", EXIT_SETUP)
+    refused = _first(error, OSError)
+    if refused is not None and refused.errno in _NO_ROOM:
+        _write_no_more()
+        return _complain(f"{refused.filename or 'the output'} cannot be written: {refused.strerror}.", EXIT_FAULT)
+    return _report_bug(error)
 
 
-def _first(error: BaseException, kind: type[MemoryRouterError]) -> MemoryRouterError | None:
+def _report_bug(error: Exception) -> int:
+    from router.observe import describe_error, log_event
+
+    if logging.getLogger().handlers:
+        log_event("crashed", level=logging.CRITICAL, error=error)
+        return EXIT_FAULT
+    return _complain(f"this is a bug: {describe_error(error)}", EXIT_FAULT)
+
+
+def _is_text(argument: str) -> bool:
+    """Whether it has none of the surrogates that stand for bytes which could not be decoded."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
+
+
+def _write_no_more() -> None:
+    """What is left in stdout's buffer has nowhere to go; the flush at exit must not meet the same error again."""
+    with suppress(OSError, ValueError):  # no descriptor: not a real stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _first(error: BaseException, kind: type[Fault]) -> Fault | None:
     """The first error of this kind in a group of groups, or the error itself."""
     if isinstance(error, kind):
         return error

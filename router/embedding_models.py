@@ -21,7 +21,6 @@ from models.embedding import ForeignModel, TextEncoder, open_embedding_model
 from models.embedding_directory import LoadedSessions, check_directory, open_directory_model
 from models.model_files import ModelFileError
 from models.settings import Settings
-from router.embedding_endpoint import EndpointSource
 
 MODELS_FOLDER = "models"
 """Where in the data directory the built-in model's prepared graph is kept."""
@@ -45,9 +44,11 @@ async def open_configured_embedders(
     async with AsyncExitStack() as stack:
         embedders = []
         for name, one in settings.embedders.by_name.items():
-            source = _source(name, one, built_in, settings, sessions)
-            if isinstance(source, EndpointSource):
-                stack.push_async_callback(source.aclose)
+            source: EmbeddingSource
+            if one.kind == "openai" and name != BUILT_IN_EMBEDDER:
+                source = await stack.enter_async_context(_open_endpoint(name, one, built_in))
+            else:
+                source = _local_source(name, one, built_in, settings, sessions)
             if name == settings.embedding.default and one.kind == "onnx":
                 await _open_now(name, source)
             embedders.append(
@@ -63,14 +64,23 @@ async def open_configured_embedders(
         yield await stack.enter_async_context(open_embedders(embedders, default=settings.embedding.default))
 
 
-def _source(
+@asynccontextmanager
+async def _open_endpoint(name: str, one: EmbedderSettings, built_in: TextEncoder) -> AsyncIterator[EmbeddingSource]:
+    from router.embedding_endpoint import EndpointSource  # it needs httpx: 70 ms and 6 MB that most servers save
+
+    source = EndpointSource(name, one, built_in)
+    try:
+        yield source
+    finally:
+        await source.aclose()
+
+
+def _local_source(
     name: str, one: EmbedderSettings, built_in: TextEncoder, settings: Settings, sessions: LoadedSessions
 ) -> EmbeddingSource:
     local = partial(LocalSource, batch_texts_max=settings.embedding.batch_texts_max, offload=trio.to_thread.run_sync)
     if name == BUILT_IN_EMBEDDER:
         return local(built_in, encoder=built_in)
-    if one.kind == "openai":
-        return EndpointSource(name, one, built_in)
     check_directory(name, one)
     unopened = ForeignModel(tokens_max=one.tokens_max, tokenizer=built_in)
     return local(unopened, partial(open_directory_model, name, one, sessions))

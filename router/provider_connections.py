@@ -14,14 +14,13 @@ import select
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 import h11
-import httpx
 import trio
 
 from router.headers import HeaderList
+from router.provider_urls import address_of, target_of
 
 KEEPALIVE_EXPIRY_S = 30.0
 """Below the idle limit of common load balancers (60 s), so that we rarely write into a closed connection."""
@@ -32,7 +31,6 @@ HEAD_BYTES_MAX = 100 * 1024
 _RECEIVE_BYTES_MAX = 64 * 1024
 _JOINED_BYTES_MAX = 64 * 1024  # a longer body is not copied behind its head
 _LATIN = "latin-1"
-_PORTS = {"http": 80, "https": 443}
 
 
 class CallFailed(Exception):
@@ -79,12 +77,12 @@ class ProviderConnections:
         write_timeout_s: float,
         open_stream: OpenStream = trio.open_tcp_stream,
     ) -> None:
-        url = httpx.URL(base_url)
+        address = address_of(base_url)
         self._base_url = base_url.rstrip("/")
-        self._host = url.raw_host.decode("ascii")
-        self._port = url.port or _PORTS[url.scheme]
-        self._host_header = url.netloc.decode("ascii")
-        self._tls = tls if url.scheme == "https" else None
+        self._host = address.host
+        self._port = address.port
+        self._host_header = address.host_header
+        self._tls = tls if address.scheme == "https" else None
         self._connect_timeout_s = connect_timeout_s
         self._write_timeout_s = write_timeout_s
         self._open_stream = open_stream
@@ -122,7 +120,7 @@ class ProviderConnections:
         sent = [("host", self._host_header), *headers]
         if isinstance(body, bytes):
             sent.append(("content-length", str(len(body))))
-        head = h11.Request(method=method, target=_target(self._base_url + path), headers=sent)
+        head = h11.Request(method=method, target=target_of(self._base_url + path), headers=sent)
         connection = await self._free() or await self._connect()
         try:
             with suppress(_HungUp):  # perhaps it has answered before it read all
@@ -333,9 +331,3 @@ class _Connection:
             self.wire.receive_data(bytes(await self.stream.receive_some(_RECEIVE_BYTES_MAX)))
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
             raise ConnectionBroken from None
-
-
-@lru_cache(maxsize=256)
-def _target(url: str) -> bytes:
-    """Path and query of a URL, encoded as they go over the wire."""
-    return httpx.URL(url).raw_path

@@ -20,15 +20,24 @@ SWITCH_INTERVAL_S = 0.0005
 request as often as it waits for the network: while another user's upload was parsed, a `prepare` took 0.2 s longer."""
 
 
+def begin_imports() -> None:
+    """To be called before the bulk of the program is imported: the collector rests until `settle_interpreter`.
+
+    While only modules are made it finds next to nothing (2 400 objects of 90 000, less than 1 MB), and looking for it
+    takes 90 ms of a start.
+    """
+    gc.disable()
+
+
 def settle_interpreter() -> None:
     """Prepare for serving: to be called when everything is imported.
 
-    What is imported never becomes garbage. Left to the collector, its 75 000 objects are walked through again and
+    What is imported never becomes garbage. Left to the collector, its 90 000 objects are walked through again and
     again, 40 ms each time, in which nobody is answered.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
-import httpx
 import trio
 
 from models.errors import Overloaded, UpstreamError
@@ -125,7 +124,7 @@ class Upstream:
         link = self._links.get(provider)
         if link is None:
             if self._tls is None:  # reading the certificates takes some 20 ms, so once for all providers, when needed
-                self._tls = httpx.create_ssl_context(trust_env=False)
+                self._tls = _trusted()
                 self._tls.set_alpn_protocols(["http/1.1"])
             link = self._links[provider] = Link(provider, self._settings[provider], self._tls)
         return link
@@ -139,6 +138,13 @@ async def open_upstream(by_name: Mapping[str, ProviderSettings]) -> AsyncIterato
         yield upstream
     finally:
         await upstream.aclose()
+
+
+def _trusted() -> ssl.SSLContext:
+    """Certificates of the authorities that Mozilla trusts, as httpx has them; the environment has no say."""
+    import certifi
+
+    return ssl.create_default_context(cafile=certifi.where())
 
 
 async def _acquire(link: Link, slot: ExitStack) -> None:

@@ -28,7 +28,7 @@ BANNED = {
 
 # Packages that stand behind one seam: only these modules import them.
 SEAMS = {
-    "httpx": r"router/(upstream|provider_connections|embedding_endpoint|commands/\w+)\.py",
+    "httpx": r"router/(provider_urls|embedding_endpoint|commands/\w+)\.py",
     "h11": r"router/(http1|provider_connections)\.py",
     "hypercorn": r"router/(server|http1)\.py",
     "quart": r"router/(app|quart_app|proxying|streaming|requests|request_ids)\.py|router/routes/.*",

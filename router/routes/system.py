@@ -17,7 +17,6 @@ from models.version import VERSION
 from router.components import Components
 from router.metrics import METRICS_CONTENT_TYPE
 from router.model_listing import ModelListing
-from router.openapi.document import openapi_json
 from router.provider_keys import find_stored_keys
 from router.requests import json_response, read_caller, read_owner
 
@@ -108,6 +107,8 @@ class _SystemApi:
 
     async def openapi(self) -> Response:
         """What every route takes and gives, for programs."""
+        from router.openapi.document import openapi_json  # nine modules that few servers are ever asked for
+
         return Response(openapi_json(), content_type="application/json")
 
     async def models(self) -> Response:

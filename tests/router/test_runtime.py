@@ -12,20 +12,22 @@ from tests.running import ROOT
 
 PROGRAM = """
 import gc, sys
-from router.runtime import settle_interpreter
+from router.runtime import begin_imports, settle_interpreter
+begin_imports()
+resting = not gc.isenabled()
 settle_interpreter()
-print(sys.getswitchinterval(), gc.get_freeze_count(), len(gc.get_objects()), gc.isenabled())
+print(sys.getswitchinterval(), gc.get_freeze_count(), len(gc.get_objects()), gc.isenabled(), resting)
 """
 
 
-def test_threads_let_go_soon_and_the_collector_leaves_modules_alone() -> None:
+def test_threads_let_go_soon_and_the_collector_rests_during_imports_and_leaves_modules_alone() -> None:
     """In a process of its own: it would hold for all other tests as well."""
     command = [sys.executable, "-c", PROGRAM]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    interval, frozen, collected, enabled = result.stdout.split()
+    interval, frozen, collected, enabled, rested = result.stdout.split()
     assert float(interval) == SWITCH_INTERVAL_S
     assert int(frozen) > 1_000 > int(collected)
-    assert enabled == "True"
+    assert (rested, enabled) == ("True", "True")
 
 
 CANARY = "the-text-of-an-error"
