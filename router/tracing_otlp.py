@@ -14,8 +14,10 @@ Must never put into an attribute what a client has sent: no path, query, header,
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -39,6 +41,9 @@ from router.spans import CallSpan, Step
 
 BATCH_SPANS_MAX = 512
 DELIVERY_INTERVAL_MS = 1_000
+ANSWER_BYTES_MAX = 64 * 1024
+"""Of a receiver's answer; it says nothing that we act upon."""
+
 TRACES_PATH = "/v1/traces"
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -56,14 +61,12 @@ class OtlpTracing:
             SettingError: `tracing.headers` cannot be read.
         """
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it quotes what the receiver says; we count
-        session = requests.Session()
-        session.trust_env = False  # no proxies and no .netrc: what is configured is where it goes
         exporter = OTLPSpanExporter(
             endpoint=endpoint_of(settings.endpoint),
             headers=headers_of(settings.headers.reveal()),
             timeout=settings.timeout_s,
             compression=Compression.Gzip,
-            session=session,
+            session=ReceiverSession(),
         )
         self._exporter = _CountingExporter(exporter)
         self._provider = TracerProvider(
@@ -178,6 +181,28 @@ class _Call:
     def end(self, error: str = "") -> None:
         """The call is over."""
         self._tracing.end(self._span, error=error)
+
+
+class ReceiverSession(requests.Session):
+    """HTTP to the one receiver that is configured: no proxies, no .netrc, and no answer that could fill the memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """The answer to one delivery, with the beginning of its body.
+
+        Raises:
+            requests.RequestException: there is none, or it sends us elsewhere, where nothing is delivered.
+        """
+        response = super().send(request, **{**kwargs, "stream": True})
+        body: bytes = response.raw.read(ANSWER_BYTES_MAX, decode_content=False)
+        response.close()
+        response.raw = io.BytesIO(body)
+        if response.is_redirect:
+            raise requests.TooManyRedirects("The receiver of traces sends us elsewhere.")
+        return response
 
 
 class _CountingExporter(SpanExporter):

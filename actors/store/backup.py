@@ -11,11 +11,12 @@ was erased while the shards were being copied is in it, and a restore erases it 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -94,27 +95,53 @@ def back_up(data_dir: Path, target_dir: Path, *, now_ms: int, report: Report = u
         target_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(target_dir.iterdir()):
             raise SetupError(f"The backup directory {target_dir} is not empty.", hint="Name a new one.")
-        copied = _Copied(data_dir, report)
-        files = [_copy_database(data_dir / META_FILE, target_dir, copied)]
-        with open_copy(target_dir / META_FILE) as meta:
-            shards, key_id = shard_count(meta), server_key_id(meta)
-        files += [_copy_database(shard_path(data_dir, shard), target_dir, copied) for shard in range(shards)]
-        files.append(_copy_ledger(data_dir / LEDGER_FILE, target_dir))
-        manifest = Manifest(
-            format=FORMAT,
-            version=VERSION,
-            created_ms=now_ms,
-            server_key_id=(key_id or b"").hex(),
-            shards=shards,
-            files=tuple(files),
-        )
-        sync_directory(target_dir)
-        write_durably(target_dir / MANIFEST_FILE, _manifest_bytes(manifest))
+        with _nothing_left_unless_whole(target_dir):
+            manifest = _copy_all(data_dir, target_dir, _Copied(data_dir, report), now_ms=now_ms)
         sync_directory(target_dir.parent)
     except (apsw.Error, OSError) as error:
-        raise SetupError(f"The backup to {target_dir} failed: {error}.") from error
+        raise SetupError(f"The backup to {target_dir} failed: {_reason(error)}.") from error
+    files = manifest.files
     _log.info("backed up %d files, %d bytes", len(files), sum(file.size_bytes for file in files))
     return manifest
+
+
+def _copy_all(data_dir: Path, target_dir: Path, copied: _Copied, *, now_ms: int) -> Manifest:
+    """Each file, and at last the manifest that makes a backup of them."""
+    files = [_copy_database(data_dir / META_FILE, target_dir, copied)]
+    with open_copy(target_dir / META_FILE) as meta:
+        shards, key_id = shard_count(meta), server_key_id(meta)
+    files += [_copy_database(shard_path(data_dir, shard), target_dir, copied) for shard in range(shards)]
+    files.append(_copy_ledger(data_dir / LEDGER_FILE, target_dir))
+    manifest = Manifest(
+        format=FORMAT,
+        version=VERSION,
+        created_ms=now_ms,
+        server_key_id=(key_id or b"").hex(),
+        shards=shards,
+        files=tuple(files),
+    )
+    sync_directory(target_dir)
+    write_durably(target_dir / MANIFEST_FILE, _manifest_bytes(manifest))
+    return manifest
+
+
+@contextmanager
+def _nothing_left_unless_whole(target_dir: Path) -> Iterator[None]:
+    """A directory that was empty is so again after a failure: for the next attempt, and for a disk that is full."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in target_dir.iterdir():
+                path.unlink()
+        raise
+
+
+def _reason(error: apsw.Error | OSError) -> str:
+    """What went wrong; SQLite's own words for a full disk are "not an error" where it copies pages."""
+    if isinstance(error, apsw.FullError):
+        return os.strerror(errno.ENOSPC)
+    return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
 
 
 class _Copied:

@@ -11,6 +11,7 @@ import gzip
 import io
 import os
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,9 @@ from models.sizes import GIB, MIB
 ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
 GZIP_HEAD = b"\x1f\x8b"
 BUFFER_BYTES = MIB
+UNIX_MODE_SHIFT = 16
+"""Of a member's external attributes, where a zip file made on Unix has the mode."""
+
 _ENCRYPTED = 0x1  # bit 0 of the general purpose flags (APPNOTE 4.4.4)
 
 # conversations.json, conversations-000.json: of ChatGPT and Claude. The others are Claude's.
@@ -198,8 +202,10 @@ def _of_zip(path: Path, name: str, limits: ArchiveLimits) -> Iterator[Source | P
         _check_members([member for inner, member in members.items() if inner in chosen], limits)
         for inner in sorted(members):
             shown = f"{name}: {_printable(inner)}"
-            if inner in chosen:
-                member = members[inner]
+            member = members[inner]
+            if stat.S_ISLNK(member.external_attr >> UNIX_MODE_SHIFT):
+                yield Passed("symbolic_link", shown)
+            elif inner in chosen:
                 opening = cast(Opening, partial(archive.open, member))  # it reads bytes as long as nobody asks to write
                 yield Source(shown, opening, modified_ms=_changed_ms(member), asked=False)
             else:

@@ -69,7 +69,7 @@ class Reply:
                 return ""
             self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
             return str((choices[0].get("delta") or {}).get("content") or "")
-        except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, LookupError):
+        except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, LookupError, TypeError):
             return ""  # what a provider adds of its own
 
     @property

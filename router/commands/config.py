@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from router.commands.options import EXIT_SETUP
+from models.errors import SetupError
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "config.toml"
 
@@ -29,9 +29,7 @@ def print_config(output: Path | None) -> None:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        click.echo(f"error: {output} is already there.", err=True)
-        raise click.exceptions.Exit(EXIT_SETUP) from None
+        raise SetupError(f"{output} is already there.") from None
     except OSError as error:
-        click.echo(f"error: {output} cannot be written: {error.strerror}.", err=True)
-        raise click.exceptions.Exit(EXIT_SETUP) from None
+        raise SetupError(f"{output} cannot be written: {error.strerror}.") from error
     click.echo(f"written: {output}")

@@ -26,8 +26,8 @@ HTTP_TIMEOUT_S = 150.0
 """Longer than a server takes for a page of an export, or for one body of an import."""
 
 CONNECT_TIMEOUT_S = 10.0
-PING_TIMEOUT_S = 10.0
 RETRIED = (429, 502, 503, 504)
+KEY_FILE_CHARACTERS_MAX = 4_096
 KEY_VARIABLE = "MEMORYROUTER_API_KEY"
 KEY_FILE_VARIABLE = "MEMORYROUTER_API_KEY_FILE"
 URL_VARIABLE = "MEMORYROUTER_BASE_URL"
@@ -48,7 +48,8 @@ def _key_or_file(_context: click.Context, _parameter: click.Parameter, value: st
     path = os.environ.get(KEY_FILE_VARIABLE)
     if value is None and path:
         try:
-            value = Path(path).read_text(encoding="utf-8")
+            with Path(path).open(encoding="utf-8") as file:
+                value = file.read(KEY_FILE_CHARACTERS_MAX)
         except (OSError, UnicodeError) as error:
             raise click.UsageError(f"{KEY_FILE_VARIABLE}: {path} cannot be read: {error}.") from error
     key = (value or "").strip()
@@ -84,6 +85,7 @@ def base_url(url: str) -> str:
     try:
         parts = urlsplit(base)
         valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        (parts.hostname or "").encode("idna")  # labels that are empty or too long
     except ValueError:
         valid = False
     if not valid or parts.username or parts.query or parts.fragment:
@@ -153,11 +155,16 @@ def open_client(url: str, key: str | None, *, timeout_s: float = HTTP_TIMEOUT_S)
     """
     import httpx
 
+    try:
+        base = httpx.URL(base_url(url))
+        _ = base.host  # decoded, which a request does, too
+    except (httpx.InvalidURL, UnicodeError):
+        raise SetupError("That is not an address like http://127.0.0.1:8080.") from None
     headers = {"accept-encoding": "identity"}
     if key:
         headers["authorization"] = f"Bearer {key}"
     with httpx.Client(
-        base_url=base_url(url),
+        base_url=base,
         headers=headers,
         timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
         verify=_trusted() if url.strip().startswith("https:") else False,
@@ -242,14 +249,14 @@ def check(answer: httpx.Response) -> None:
     if answer.is_redirect:
         where = answer.headers.get("location", "elsewhere")
         raise RefusedByServer(f"The server sends us to {where}.", hint="Give that address by --url.")
-    message, hint = _said(answer)
+    message, hint = words_of(answer)
     if answer.status_code in RETRIED:
         after = answer.headers.get("retry-after", "")
         raise StoreUnavailable(message, hint=hint, retry_after_s=int(after) if after.isdecimal() else 1)
     raise RefusedByServer(message, hint=hint)
 
 
-def _said(answer: httpx.Response) -> tuple[str, str]:
+def words_of(answer: httpx.Response) -> tuple[str, str]:
     """The message and the hint of an error: ours, or one in a provider's shape."""
     try:
         error = answer.json()["error"]

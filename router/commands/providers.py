@@ -1,6 +1,7 @@
-"""The operator's commands on the providers' keys that accounts store. What they do is in `router.admin`.
+"""The operator's commands on the providers' keys that accounts store.
 
-A key comes from standard input or the environment: on a command line every user of the machine could read it.
+Owns their options and what they print; what they do is in `router.admin`. Must never take a key as an argument, which
+every user of the machine could read: it comes from standard input or the environment.
 """
 
 from __future__ import annotations

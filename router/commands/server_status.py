@@ -7,7 +7,7 @@ directory it knows all accounts; over HTTP it knows what the key may see. Heavy 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from router.commands.administering import administer_list, administer_list_of_ac
 from router.commands.connecting import KEY, URL, base_url, in_words, json_of, open_client, server_of
 from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, JSON
 from router.commands.terminal import print_fields, print_json
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_S = 10.0
 
@@ -61,13 +64,23 @@ def _served(url: str) -> Body:
         health = json_of(client.get("/health"))
         answer = client.get("/readyz")
         ready = answer.status_code == 200
-        missing = {} if ready else answer.json().get("missing", {})
+        missing = {} if ready else _missing(answer)
     return {
         "state": "ready" if ready else "not ready",
         **({"missing": missing} if missing else {}),
         "url": base_url(url),
         "version": health.get("version"),
     }
+
+
+def _missing(answer: httpx.Response) -> Body:
+    """Which parts are not ready; nothing where a proxy answers in the server's place."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return {}
+    missing = said.get("missing") if isinstance(said, dict) else None
+    return missing if isinstance(missing, dict) else {}
 
 
 def _vault(url: str, key: str) -> Body:

@@ -8,6 +8,7 @@ drive the terminal. `rich` is imported where something is shown with it, so that
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -35,6 +36,18 @@ SHRUNK_CHARACTERS = 20
 
 
 # --- what may be written ---
+
+
+def settle_streams() -> None:
+    """Before anything else: a stream that was closed swallows what is written, and its number goes to no other file.
+
+    What stdout's encoding has no letter for stands as its escape.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def is_terminal(stream: IO[str]) -> bool:
@@ -73,17 +86,17 @@ def one_line(text: str) -> str:
 
 def warn(sentence: str) -> None:
     """Something on stderr that who runs the command should know, though it went well."""
-    _say(f"{styled('warning:', 'warning', sys.stderr)} {sentence}")
+    _say(f"{styled('warning:', 'warning', sys.stderr)} {one_line(sentence)}")
 
 
 def complain(sentence: str) -> None:
     """Why a command failed, as one line on stderr."""
-    _say(f"{styled('error:', 'error', sys.stderr)} {sentence}")
+    _say(f"{styled('error:', 'error', sys.stderr)} {one_line(sentence)}")
 
 
 def note(sentence: str) -> None:
     """Something on stderr beside the result."""
-    _say(styled(sentence, "dim", sys.stderr))
+    _say(styled(one_line(sentence), "dim", sys.stderr))
 
 
 def _say(text: str) -> None:

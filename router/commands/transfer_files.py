@@ -6,6 +6,7 @@ Owns the split of a long export into bodies that a server takes, each an export 
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,16 +107,36 @@ def part_path(path: Path) -> Path:
 
 
 def open_part(path: Path, *, resume: bool) -> BinaryIO:
-    """The file to write an export of `path` into, readable for its owner only.
+    """The file to write an export of `path` into, readable for its owner only, and locked: two would mix their lines.
 
     Raises:
-        SetupError: it cannot be written.
+        SetupError: it cannot be written, or another export writes it.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_TRUNC)
+    part = part_path(path)
     try:
-        return os.fdopen(os.open(part_path(path), flags, 0o600), "r+b")
+        file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
     except OSError as error:
-        raise SetupError(f"{part_path(path)}: cannot be written: {error.strerror}.") from error
+        raise SetupError(f"{part}: cannot be written: {error.strerror}.") from error
+    if not _is_ours(file, part):
+        file.close()
+        raise SetupError(f"{part}: another export is writing it.")
+    if not resume:
+        file.truncate()
+    return file
+
+
+def _is_ours(file: BinaryIO, part: Path) -> bool:
+    """Whether nobody else writes it, from here on until it is closed, and it has not got its name meanwhile."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), part.stat())
+    except FileNotFoundError:
+        return False
 
 
 def put_in_place(path: Path, written: BinaryIO) -> None:

@@ -5,21 +5,17 @@ Must never import what only a server needs: these commands answer at once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import httpx
 
 from models.errors import StoreUnavailable
-from router.commands.connecting import check, open_client, unreachable
+from router.commands.connecting import RefusedByServer, check, json_of, open_client
+from router.commands.retrying import broken, until_answered, wait_or_give_up
 from router.commands.terminal import Progress
 from router.commands.transfer_files import ExportFile, Selection
-
-ATTEMPTS_MAX = 5
-"""In a row without a single memory getting through."""
-
-WAIT_S_MAX = 30.0
 
 
 def export_over_http(file: ExportFile, url: str, key: str, selection: Selection, progress: Progress) -> None:
@@ -47,12 +43,12 @@ def export_over_http(file: ExportFile, url: str, key: str, selection: Selection,
                     return
                 reason = StoreUnavailable("The connection ended too early.")
             except httpx.TransportError as error:
-                reason = _worth_trying_again(url, error, begun=file.count > 0)
+                reason = broken(url, error, begun=file.count > 0)
             except StoreUnavailable as error:
                 reason = error
             file.close_part()
-            attempts = attempts + 1 if file.count == count else 0
-            _wait_or_give_up(attempts, reason)
+            attempts = attempts + 1 if file.count == count else 1
+            wait_or_give_up(attempts, reason)
 
 
 def import_over_http(
@@ -67,42 +63,14 @@ def import_over_http(
     stored = duplicates = sent = 0
     with open_client(url, key) as client:
         for count, body in bodies:
-            stats = _send(client, body, url, begun=sent > 0)
+            stats = until_answered(partial(_send, client, body), url, begun=sent > 0)
             stored, duplicates, sent = stored + stats["stored"], duplicates + stats["duplicates"], sent + count
             progress.show(sent, total)
     return stored, duplicates
 
 
-def _send(client: httpx.Client, body: bytes, url: str, *, begun: bool) -> dict[str, Any]:
-    attempts = 0
-    while True:
-        try:
-            answer = client.post("/v1/memory/import", content=body)
-            check(answer)
-            stats: dict[str, Any] = answer.json()["stats"]
-            return stats
-        except httpx.TransportError as error:
-            reason = _worth_trying_again(url, error, begun=begun)
-        except StoreUnavailable as error:
-            reason = error
-        attempts += 1
-        _wait_or_give_up(attempts, reason)
-
-
-def _worth_trying_again(url: str, error: httpx.TransportError, *, begun: bool) -> StoreUnavailable:
-    """The broken connection in words.
-
-    Raises:
-        SetupError: it would break again.
-        StoreUnavailable: no server was there to begin with.
-    """
-    reason = unreachable(url, error)
-    if isinstance(reason, StoreUnavailable) and (begun or not isinstance(error, httpx.ConnectError)):
-        return reason
-    raise reason from error
-
-
-def _wait_or_give_up(attempts: int, reason: StoreUnavailable) -> None:
-    if attempts >= ATTEMPTS_MAX:
-        raise reason
-    time.sleep(min(WAIT_S_MAX, float(reason.retry_after_s or 1) * max(1, attempts)))
+def _send(client: httpx.Client, body: bytes) -> dict[str, Any]:
+    stats = json_of(client.post("/v1/memory/import", content=body)).get("stats")
+    if not isinstance(stats, dict) or not {"stored", "duplicates"} <= stats.keys():
+        raise RefusedByServer("The server's answer does not say what was stored.", hint="Is it a MemoryRouter?")
+    return stats

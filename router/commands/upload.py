@@ -12,8 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +108,7 @@ def upload_command(
             return
         url = url or server_of(data_dir)
         file = None
-        if all(str(path) != STDIN for path in files):  # what comes through a pipe is gone
+        if not any(map(_flows, files)):  # what comes through a pipe is gone
             file = _progress_file(url or str(data_dir.resolve()), key, paths, choice)
             if restart:
                 file.forget()
@@ -119,15 +118,23 @@ def upload_command(
 
 @contextmanager
 def _readable(files: tuple[Path, ...]) -> Iterator[Paths]:
-    """The files, in a form that can be read twice, each with the name to show."""
-    if all(str(path) != STDIN for path in files):
-        yield [(path, str(path)) for path in files]
-        return
-    with tempfile.TemporaryDirectory(prefix="memoryrouter-") as folder:
-        spool = Path(folder, "stdin")
-        with os.fdopen(os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
-        yield [(spool, "stdin") if str(path) == STDIN else (path, str(path)) for path in files]
+    """The files, in a form that can be read twice, each with the name to show: of what flows, a copy."""
+    with ExitStack() as opened:
+        copies: dict[Path, Path] = {}
+        for path in dict.fromkeys(filter(_flows, files)):
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="memoryrouter-"))
+            copies[path] = Path(folder, "copy")
+            with ExitStack() as copying:
+                mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                copy = copying.enter_context(os.fdopen(os.open(copies[path], mode, 0o600), "wb"))
+                is_stdin = str(path) == STDIN
+                shutil.copyfileobj(sys.stdin.buffer if is_stdin else copying.enter_context(path.open("rb")), copy)
+        yield [(copies.get(path, path), "stdin" if str(path) == STDIN else str(path)) for path in files]
+
+
+def _flows(path: Path) -> bool:
+    """Whether it can be read only once: stdin, or a pipe, which `<(command)` and `/dev/stdin` are, too."""
+    return str(path) == STDIN or path.is_fifo()
 
 
 def _surveyed(paths: Paths, choice: Choice, settings: Settings) -> Survey:
@@ -193,7 +200,7 @@ def _deliver(
     data_dir: Path,
 ) -> Delivery:
     """Send everything, and forget how far it was only when it is through."""
-    from models.errors import MemoryRouterError
+    from models.errors import InvalidRequest, MemoryRouterError
     from router.commands.upload_delivery import Delivery
     from router.commands.upload_plan import Survey, planned_lines
 
@@ -214,6 +221,11 @@ def _deliver(
                 error.hint = f"{error.hint} {delivery.done} of {total} messages are through; run it again to go on."
             raise
     delivery.finish()
+    if delivery.done != total:
+        raise InvalidRequest(
+            f"The files have changed while they were read: {delivery.done} messages instead of {total} were sent.",
+            hint="Run it again; nothing is stored twice.",
+        )
     return delivery
 
 
@@ -292,6 +304,6 @@ def _print_result(survey: Survey, delivery: Delivery, *, as_json: bool) -> None:
 
 
 def _iso(moment_ms: object) -> str | None:
-    if not isinstance(moment_ms, int | float):
-        return None
-    return datetime.fromtimestamp(moment_ms / 1000, tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    from models.times import format_time
+
+    return format_time(int(moment_ms)) if isinstance(moment_ms, int | float) else None

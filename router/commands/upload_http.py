@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 
-from models.errors import MemoryRouterError, StoreUnavailable, TooLarge
-from router.commands.connecting import json_of, open_client, unreachable
+from models.errors import TooLarge
+from router.commands.connecting import check, json_of, open_client, words_of
+from router.commands.retrying import Wait, until_answered
 from router.commands.upload_delivery import Delivery, Slice
 
 UPLOAD_TIMEOUT_S = 300.0
 """For one slice: a server waits up to 100 s for room, and then for its commit."""
-
-ATTEMPTS_MAX = 8
-"""For one slice, before the command gives up: about two minutes with a server that names no time."""
-
-BACK_OFF_S = 0.5
-BACK_OFF_S_MAX = 30.0
-RETRY_AFTER_S_MAX = 600.0
-"""A server that asks for more than that gets it from whoever runs the command again."""
 
 
 def upload_over_http(
@@ -32,7 +26,7 @@ def upload_over_http(
     key: str,
     *,
     show: Callable[[int], None],
-    wait: Callable[[float], None] = time.sleep,
+    wait: Wait = time.sleep,
 ) -> None:
     """Send what is left of an upload.
 
@@ -47,10 +41,11 @@ def upload_over_http(
     """
     with open_client(url, key, timeout_s=UPLOAD_TIMEOUT_S) as client:
         while (part := delivery.next_slice()) is not None:
-            answer = _send(client, url, part, wait, begun=delivery.stored + delivery.duplicates > 0)
+            begun = delivery.stored + delivery.duplicates > 0
+            answer = until_answered(partial(_send, client, part), url, begun=begun, wait=wait)
             if answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
                 if not delivery.too_large(part):
-                    raise TooLarge(f"{part.lines[0].place}: {_words(answer)}")
+                    raise TooLarge(f"{part.lines[0].place}: {words_of(answer)[0]}")
                 continue
             stats = json_of(answer).get("stats")
             stats = stats if isinstance(stats, dict) else {}
@@ -59,42 +54,13 @@ def upload_over_http(
             show(delivery.done)
 
 
-def _send(client: httpx.Client, url: str, part: Slice, wait: Callable[[float], None], *, begun: bool) -> httpx.Response:
-    """The answer to one slice that is neither lost nor a request to come again.
-
-    Args:
-        begun: the server has answered before: if it is gone now, it may be starting again.
-    """
-    body = part.body
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        try:
-            answer = client.post("/v1/memory/upload", content=body, headers={"content-type": "application/x-ndjson"})
-            if answer.status_code != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-                json_of(answer)
-            return answer
-        except httpx.TransportError as error:
-            reason = unreachable(url, error)
-            if not begun and isinstance(error, httpx.ConnectError):
-                raise reason from error
-        except StoreUnavailable as error:
-            reason = error
-        _wait_or_give_up(attempt, reason, wait)
-    raise AssertionError("the last attempt gives up")
-
-
-def _wait_or_give_up(attempt: int, reason: MemoryRouterError, wait: Callable[[float], None]) -> None:
-    asked_s = float(reason.retry_after_s or 0)
-    if not isinstance(reason, StoreUnavailable) or attempt >= ATTEMPTS_MAX or asked_s > RETRY_AFTER_S_MAX:
-        raise reason
-    wait(max(asked_s, min(BACK_OFF_S_MAX, BACK_OFF_S * 2 ** (attempt - 1))))
+def _send(client: httpx.Client, part: Slice) -> httpx.Response:
+    """The answer to one slice: a success, or that it is too large."""
+    answer = client.post("/v1/memory/upload", content=part.body, headers={"content-type": "application/x-ndjson"})
+    if answer.status_code != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+        check(answer)
+    return answer
 
 
 def _count(value: object, otherwise: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
-
-
-def _words(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["error"])
-    except (ValueError, LookupError, TypeError):
-        return "it is larger than the server takes."

@@ -40,7 +40,10 @@ async def result(*arguments: str, environment: dict[str, str] | None = None) -> 
 
 
 async def test_a_backup_beside_a_writing_server_holds_all_that_was_acknowledged_before(tmp_path: Path) -> None:
-    """And can be restored elsewhere; the doctor finds both healthy; what needs the directory alone is refused."""
+    """And can be restored elsewhere; the doctor finds both healthy.
+
+    What needs the directory alone is refused; an export by key goes through the server.
+    """
     data_dir, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     acknowledged: list[str] = []
     backing_up = trio.Event()
@@ -60,13 +63,17 @@ async def test_a_backup_beside_a_writing_server_holds_all_that_was_acknowledged_
         before = set(acknowledged)
         await result("backup", str(tmp_path / "backup"), "--data-dir", str(data_dir))
         for arguments in (
-            ["restore", str(tmp_path / "backup"), "--yes"], ["rotate-server-key"], ["export", "--key", client.key],
+            ["restore", str(tmp_path / "backup"), "--yes"], ["rotate-server-key"], ["export", "--vault", "1"],
         ):  # fmt: skip
             refused = await command(*arguments, "--data-dir", str(data_dir))
             assert refused.returncode == 2, (arguments, refused)
             assert refused.stdout == b""
             assert refused.stderr.startswith(b"error: ")
-        assert b"--url" in refused.stderr
+        assert b"--key" in refused.stderr
+        exported = await command("export", "--key", client.key, "--data-dir", str(data_dir))
+        assert exported.returncode == 0, exported.stderr
+        lines = [json.loads(line) for line in exported.stdout.splitlines()]
+        assert before <= {line["content"] for line in lines if "content" in line}
         report = await result("doctor", "--data-dir", str(data_dir))
         assert (report["healthy"], report["running"]) == (True, True)
 

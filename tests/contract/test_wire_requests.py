@@ -123,7 +123,8 @@ async def test_a_client_that_stops_reading_stops_its_provider(tmp_path: Path, di
         with trio.fail_after(PATIENCE_S):
             async with open_reply(server, dialect.stream_path, dialect.request(stream=True)) as reply:
                 assert reply.status == 200
-                await wait_all_tasks_blocked(0.2)  # an endless stream that went on would never let this return
+                # An endless stream that went on would never let this return. The server looks at its loop every 0.1 s.
+                await wait_all_tasks_blocked(0.05)
                 assert provider.bytes_sent < 64 * 1024 * 1024
                 await server.ingest(DOG)
 

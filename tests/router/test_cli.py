@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 import signal
 import subprocess
@@ -27,19 +25,7 @@ PROJECT = Path(__file__).parents[2]
 ACCOUNT_KEY_LINE = re.compile(r"account key: mk_[A-Za-z0-9_-]{32,}\n")
 
 
-@pytest.fixture(autouse=True)
-def _outside_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands run in an empty directory with no settings around them, and their logging ends with the test."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MEMORYROUTER_"):
-            monkeypatch.delenv(name)
-    root = logging.getLogger()
-    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.raiseExceptions = raising
+pytestmark = pytest.mark.usefixtures("outside_of_the_project")
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

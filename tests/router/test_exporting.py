@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import StoreUnavailable, TooLarge
+from models.errors import SetupError, StoreUnavailable, TooLarge
 from models.exports import FORMAT, VERSION, ExportedMemory, ExportError, ExportHeader, PartsReader, PartWriter, lines_of
 from models.ids import VaultNumber, VaultRef
 from models.memory import LOCAL_RECALL_MODEL, Memory
@@ -187,6 +187,17 @@ def test_an_interrupted_file_is_resumed_behind_its_last_whole_line(tmp_path: Pat
     values = [reader.read(line) for line in lines_of(part_path(tmp_path / "x").read_bytes())]
     reader.finish()
     assert [value for value in values if isinstance(value, ExportedMemory)] == memories
+
+
+def test_two_exports_do_not_write_the_same_file_at_once(tmp_path: Path) -> None:
+    with open_part(tmp_path / "x", resume=False) as target:
+        target.write(b"first")
+        for resume in (False, True):
+            with pytest.raises(SetupError, match="another export is writing it"):
+                open_part(tmp_path / "x", resume=resume)
+    assert part_path(tmp_path / "x").read_bytes() == b"first"
+    open_part(tmp_path / "x", resume=False).close()
+    assert part_path(tmp_path / "x").read_bytes() == b""
 
 
 class BreakingServer(BaseHTTPRequestHandler):

@@ -112,6 +112,6 @@ async def test_a_client_that_stops_reading_stops_its_provider_and_nobody_else(tm
         with trio.fail_after(PATIENCE_S):
             async with open_reply(server, PATH, streamed("Talk without end")) as reply:
                 assert reply.status == 200
-                await wait_all_tasks_blocked(0.2)  # an endless stream that went on would never let this return
+                await wait_all_tasks_blocked(0.05)  # an endless stream that went on would never let this return
                 assert produced * CHUNK_BYTES < 64 * 1024 * 1024
                 await server.ingest("Others go on.")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+import requests
 import trio
 
 from models.errors import SettingError, SetupError
@@ -19,7 +23,7 @@ from models.settings_checks import check_settings
 from models.tracing_settings import TracingSettings
 from router import tracing as tracing_module
 from router.tracing import Untraced, open_tracing
-from router.tracing_otlp import endpoint_of, headers_of
+from router.tracing_otlp import ANSWER_BYTES_MAX, ReceiverSession, endpoint_of, headers_of
 from tests.fakes.provider import Script
 from tests.fakes.trace_receiver import ReceivedSpan, TraceReceiver, open_trace_receiver
 from tests.patience import PATIENCE_S
@@ -296,3 +300,39 @@ def test_headers_are_pairs() -> None:
     for text in ("a", "a=", "=b", "a=b,c"):
         with pytest.raises(SettingError, match=r"tracing\.headers"):
             headers_of(text)
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Answers with far more than it was asked, or sends the asker elsewhere."""
+
+    def do_POST(self) -> None:
+        if self.path == "/elsewhere":
+            self.send_response(307)
+            self.send_header("location", "/huge")
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            for _ in range(1024):
+                self.wfile.write(bytes(64 * 1024))
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_of_a_huge_answer_only_the_beginning_is_read_and_a_redirect_is_no_delivery() -> None:
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        with ReceiverSession() as session:
+            assert len(session.post(f"{url}/huge", timeout=PATIENCE_S).content) == ANSWER_BYTES_MAX
+            with pytest.raises(requests.TooManyRedirects):
+                session.post(f"{url}/elsewhere", timeout=PATIENCE_S, allow_redirects=False)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

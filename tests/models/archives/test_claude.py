@@ -80,6 +80,13 @@ def test_where_a_parent_is_missing_everything_is_read() -> None:
     assert len(said(read_claude(claude_conversation("k", messages), "here"))) == 2
 
 
+def test_a_block_whose_type_is_no_text_says_nothing() -> None:
+    blocks = [{"type": {"a": 1}, "text": "no"}, {"type": ["text"], "text": "no"}, {"type": "text", "text": "Yes."}]
+    answer = claude_message("b", "assistant", "", content=blocks)
+
+    assert said(read_claude(claude_conversation("k", [answer]), "here")) == [("assistant", "Yes.")]
+
+
 def test_memories_become_a_note_a_paragraph() -> None:
     memories = {
         "conversations_memory": "**Work**\n\nAnna builds boats.\n\n---\n\nShe lives in Kiel.",

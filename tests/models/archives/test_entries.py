@@ -36,6 +36,7 @@ def test_times_are_read_as_exports_write_them(written: object, milliseconds: int
         math.nan,
         math.inf,
         10**30,
+        10**400,
         1e300,
         "",
         "yesterday",

@@ -83,6 +83,19 @@ def test_a_zip_file_of_notes_is_read_too(tmp_path: Path) -> None:
     assert found == {"n.zip: a.md": b"A", "n.zip: b.TXT": b"B"}
 
 
+def test_a_link_inside_of_a_zip_file_is_not_taken_for_a_text(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.txt")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "e.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("a.txt", "A")
+
+    found, passed, _ = read_all(tmp_path / "e.zip")
+
+    assert found == {"e.zip: a.txt": b"A"}
+    assert passed == ["e.zip: link.txt: symbolic_link"]
+
+
 def test_names_inside_of_a_zip_file_lead_nowhere(tmp_path: Path) -> None:
     evil = zipped({"../../etc/evil.md": b"A", "/top/x.md": b"B", "a\x1b[31m\n.md": b"C"})
     before = sorted(tmp_path.rglob("*"))

@@ -17,10 +17,8 @@ import trio
 from router.cli import run_program
 from tests.fakes.provider import FakeProvider, Script, Step, chat_chunk, open_fake_provider
 from tests.router.commands.terminals import CTRL_C, CTRL_D, Terminal, open_terminal
-from tests.router.test_cli import _outside_of_the_project, error_line
+from tests.router.test_cli import error_line
 from tests.running import Client, open_server, settings_for
-
-__all__ = ["_outside_of_the_project"]  # a fixture of every test here, too
 
 END = b"data: [DONE]\n\n"
 STREAM = [("content-type", "text/event-stream")]

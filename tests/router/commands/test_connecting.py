@@ -18,12 +18,10 @@ import trio
 from models.errors import SetupError, StoreUnavailable
 from models.server_settings import ServerSettings
 from router.cli import run_program
-from router.commands.connecting import base_url, reachable, unreachable
+from router.commands.connecting import base_url, open_client, reachable, unreachable
 from tests.fakes.certificates import SelfSigned
-from tests.router.test_cli import _outside_of_the_project, error_line
+from tests.router.test_cli import error_line
 from tests.running import open_server, settings_for
-
-__all__ = ["_outside_of_the_project"]  # a fixture of every test here, too
 
 KEY = "mk_" + "x" * 32
 
@@ -43,11 +41,19 @@ def test_an_address_may_have_the_version_or_not(url: str, base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost", "localhost:8080", "ftp://x", "http://", "http://x:many", "http://u:p@x", "http://x/?a=1", ""]
-)
+    "url",
+    ["localhost", "localhost:8080", "ftp://x", "http://", "http://x:many", "http://u:p@x", "http://x/?a=1", "",
+     "http://a..b", f"http://{'a' * 64}.com"],
+)  # fmt: skip
 def test_what_is_no_address_is_said_to_be_none(url: str) -> None:
     with pytest.raises(SetupError, match="is not an address like"):
         base_url(url)
+
+
+@pytest.mark.parametrize("url", ["http://a\x01b", "http://xn--a", "http://x/\x7f"])
+def test_an_address_that_no_client_takes_is_a_mistake_too(url: str) -> None:
+    with pytest.raises(SetupError, match="is not an address like"), open_client(url, KEY):
+        pass
 
 
 @pytest.mark.parametrize(

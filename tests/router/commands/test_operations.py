@@ -10,10 +10,9 @@ import pytest
 import trio
 
 from router.cli import run_program
-from tests.router.test_cli import _outside_of_the_project, error_line, run_json
+from tests.router.test_cli import error_line, run_json
 from tests.running import open_server
 
-__all__ = ["_outside_of_the_project"]  # a fixture of every test here, too
 FACTS = [f"The lighthouse keeper's log, entry {number}." for number in range(30)]
 
 

@@ -15,10 +15,8 @@ import trio
 from router.cli import run_program
 from tests.router.commands.test_connecting import other_server
 from tests.router.commands.test_terminal import Screen
-from tests.router.test_cli import _outside_of_the_project, error_line, run_json
+from tests.router.test_cli import error_line, run_json
 from tests.running import Client, open_server
-
-__all__ = ["_outside_of_the_project"]  # a fixture of every test here, too
 
 ADA = "My sister Ada lives in Lisbon and\nplays the violin."
 LINES = [

@@ -12,10 +12,8 @@ import trio
 
 from models.version import VERSION
 from router.cli import run_program
-from tests.router.test_cli import _outside_of_the_project, error_line
+from tests.router.test_cli import error_line
 from tests.running import open_server
-
-__all__ = ["_outside_of_the_project"]  # a fixture of every test here, too
 
 
 async def test_a_running_server_is_ready_and_a_stopped_one_is_not(
@@ -33,8 +31,11 @@ async def test_a_running_server_is_ready_and_a_stopped_one_is_not(
         return answer
 
     async with open_server(tmp_path / "data") as server:
-        await server.upload([{"content": "My dog is called Rex."}])  # which is in its vault when that is answered
-        await (await server.other()).upload([{"content": "My cat is called Tom."}, {"content": "She eats fish."}])
+        other = await server.other()
+        await server.upload([{"content": "My dog is called Rex."}])
+        await other.upload([{"content": "My cat is called Tom."}, {"content": "She eats fish."}])
+        for client in (server, other):
+            await client.wait_embedded()  # the directory counts what is a memory for good
         found = await status(*where)
         assert (found["state"], found["url"], found["version"]) == ("ready", server.url, VERSION)
         assert [found[name] for name in ("accounts", "keys", "vaults", "memories")] == [1, 2, 2, 3]

@@ -24,9 +24,6 @@ from router.commands.terminal import (
     warn,
 )
 from tests.router.commands.terminals import show
-from tests.router.test_cli import _outside_of_the_project
-
-__all__ = ["_outside_of_the_project"]  # a fixture of every test here, too
 
 ESCAPE = "\x1b["
 
@@ -196,3 +193,10 @@ def test_lists_and_bars_on_a_real_terminal(tmp_path: Path, monkeypatch: pytest.M
     assert "backed up ━" in text
     assert "\x1b[2K" in seen
     assert text.splitlines()[-1].startswith("backed up: 3 files")
+
+
+def test_what_is_said_on_stderr_drives_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that is not ours chooses the words of its errors."""
+    for say in (warn, complain, note):
+        say("one\x1b]0;two\x07\nthree\u202e")
+        assert "one?]0;two? three?" in capsys.readouterr().err

@@ -13,10 +13,8 @@ import pytest
 from router.cli import run_program
 from router.commands.tools import benchmarks
 from tests.patience import PATIENCE_S
-from tests.router.test_cli import _outside_of_the_project, error_line
+from tests.router.test_cli import error_line
 from tests.running import ROOT
-
-__all__ = ["_outside_of_the_project"]  # a fixture of every test here, too
 
 
 def completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str) -> set[str]:
@@ -82,6 +80,7 @@ def test_bash_completes_by_the_script(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_benchmarks_are_listed_with_their_questions(capsys: pytest.CaptureFixture[str]) -> None:
     """Without importing one: what stands first in each."""
     names = {path.stem for path in (ROOT / "bench").glob("[a-z]*.py")}
+    names |= {path.parent.name for path in (ROOT / "bench").glob("[a-z]*/__main__.py")}
     assert set(benchmarks()) == names
     assert not {name for name in sys.modules if name == "bench.ablations"}
     assert run_program(["bench", "--list"]) == 0

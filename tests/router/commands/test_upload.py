@@ -5,41 +5,25 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from models.errors import InvalidRequest
+from models.settings import Settings
 from router.cli import run_program
+from router.commands.upload import _deliver
 from router.commands.upload_delivery import SLICE_LINES_MAX
+from router.commands.upload_plan import Choice
 from tests.fakes.exports import chatgpt_talk, claude_conversation, claude_message, zipped
 from tests.patience import PATIENCE_S
 from tests.running import ROOT, Client, open_server
-
-
-@pytest.fixture(autouse=True)
-def _outside_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands run in an empty directory with no settings around them, and their logging ends with the test."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MEMORYROUTER_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("MEMORYROUTER_STORE__SHARDS", "1")
-    monkeypatch.setenv("MEMORYROUTER_STORE__BALLAST_BYTES", "65536")
-    root = logging.getLogger()
-    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.raiseExceptions = raising
 
 
 class Uploads:
@@ -121,6 +105,15 @@ async def test_the_same_conversations_are_stored_once_whatever_they_come_in(tmp_
         assert await count(client) == 4
 
 
+async def test_a_named_pipe_is_read_once_and_stored_whole(tmp_path: Path, uploads: Uploads) -> None:
+    """As `<(command)` and `/dev/stdin` are: the check must not swallow what is to be sent."""
+    os.mkfifo("pipe.jsonl")
+    lines = "".join(json.dumps({"content": f"Note {number}"}) + "\n" for number in range(3))
+    async with open_server(tmp_path / "d") as client, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.Path("pipe.jsonl").write_text, lines)
+        assert stored(await uploads.to(client, "pipe.jsonl")) == (3, 0)
+
+
 async def test_an_export_that_has_grown_adds_only_what_is_new(tmp_path: Path, uploads: Uploads) -> None:
     grown = [
         chatgpt_talk(1, "I like green tea", "Noted", "And coffee on Sundays", "Noted too"),
@@ -162,7 +155,7 @@ async def test_a_dry_run_stores_nothing_and_shows_no_text_unless_asked(tmp_path:
     async with open_server(tmp_path / "d") as client:
         figures = await uploads.to(client, path, "--dry-run")
         assert (figures["messages"], figures["sessions"]) == (4, 2)
-        assert figures["oldest"] == "2023-11-14T22:30:00Z"
+        assert figures["oldest"] == "2023-11-14T22:30:00.500Z"
         assert [sample["characters"] for sample in figures["samples"]] == [16, 5, 14, 11]
         assert "tea" not in json.dumps(figures)
         shown = await uploads.to(client, path, "--dry-run", "--show")
@@ -185,6 +178,19 @@ async def test_bad_lines_are_named_and_nothing_is_stored_unless_they_are_skipped
         assert await count(client) == 0
         figures = await uploads.to(client, path, "--skip-bad")
         assert (stored(figures), figures["errors"]) == ((2, 0), 2)
+
+
+async def test_files_that_change_while_they_are_read_are_a_fault(tmp_path: Path, uploads: Uploads) -> None:
+    """Half an upload must not look like a whole one."""
+    path = saved("a.jsonl", '{"content": "one"}\n{"content": "two"}\n')
+    async with open_server(tmp_path / "d") as client:
+
+        def send_more_than_there_is() -> None:
+            _deliver([(path, "a")], Choice(), Settings(), 3, None, url=client.url, key=client.key, data_dir=tmp_path)
+
+        with pytest.raises(InvalidRequest, match="2 messages instead of 3 were sent"):
+            await trio.to_thread.run_sync(send_more_than_there_is)
+        assert await count(client) == 2
 
 
 async def test_a_key_that_opens_nothing_is_a_fault_and_says_so(tmp_path: Path, uploads: Uploads) -> None:

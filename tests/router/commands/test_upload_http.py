@@ -14,8 +14,9 @@ import pytest
 
 from models.errors import MemoryRouterError, StoreUnavailable, TooLarge
 from router.commands.connecting import RefusedByServer
+from router.commands.retrying import ATTEMPTS_MAX
 from router.commands.upload_delivery import Delivery
-from router.commands.upload_http import ATTEMPTS_MAX, upload_over_http
+from router.commands.upload_http import upload_over_http
 from router.commands.upload_plan import Line
 
 
