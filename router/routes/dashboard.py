@@ -11,7 +11,7 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
-from models.errors import Forbidden, InvalidRequest, NotFound, TooLarge
+from models.errors import Forbidden, InvalidRequest, NotFound, TooLarge, Unauthenticated
 from models.ids import Principal, parse_key
 from models.times import format_time
 from models.version import VERSION
@@ -93,7 +93,8 @@ class _Pages:
 
 def _answered(asset: Asset, kept: str) -> Response:
     headers = {"Cache-Control": kept, "ETag": asset.tag}
-    if kept != "no-store" and asset.tag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if kept != "no-store" and asset.tag in known:  # a proxy that packs files weakens their tags
         response = Response(b"", 304, headers=headers)
         del response.headers["Content-Type"]
         return response
@@ -140,9 +141,15 @@ class _SessionApi:
         return key.strip()
 
     async def show(self) -> Response:
-        """The session of the cookie, again: how a page that was loaded anew gets to know its token."""
+        """The session of the cookie, again: how a page that was loaded anew gets to know its token.
+
+        Without one the answer is empty: every visit begins with this question, and browsers report refusals as errors.
+        """
         _require_page()
-        session, principal = await live_session(self._parts, browser_request(request.scope), request_headers())
+        try:
+            session, principal = await live_session(self._parts, browser_request(request.scope), request_headers())
+        except Unauthenticated:
+            return _nothing()
         return json_response(await self._body(session, principal))
 
     async def sign_out(self) -> Response:
@@ -152,8 +159,7 @@ class _SessionApi:
         browser = browser_request(request.scope)
         if browser is not None:
             self._parts.dashboard.sessions.end(browser.token)
-        response = Response(b"", 204)
-        del response.headers["Content-Type"]
+        response = _nothing()
         self._put_cookie(response, "")
         return response
 
@@ -217,3 +223,9 @@ def _require_page() -> None:
     browser = browser_request(request.scope)
     if browser is None or not browser.is_page:
         raise Forbidden("This is for the dashboard's own page.", hint="Send X-Dashboard: 1.")
+
+
+def _nothing() -> Response:
+    response = Response(b"", 204)
+    del response.headers["Content-Type"]
+    return response

@@ -39,7 +39,7 @@ export async function signIn(key) {
 /** The session that a reload left behind, or null. */
 export async function resume() {
   const response = await send(SESSION, "GET", {});
-  if (response.status === 401) return null;
+  if (response.status === 204) return null;
   session = await parse(response);
   return session;
 }
@@ -239,7 +239,7 @@ async function errorOf(response) {
 /** A 401 may be a provider's: only when the session itself is refused is it over. */
 async function checkSession() {
   const response = await send(SESSION, "GET", {});
-  if (response.status !== 401) return;
+  if (response.status !== 204) return;
   const had = session !== null;
   session = null;
   if (had) signedOut();
