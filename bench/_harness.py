@@ -1,19 +1,17 @@
-"""What every benchmark shares: a server of its own, clients that cost little, percentiles, facts of the machine.
+"""What every benchmark shares: a server of its own, a provider that answers at once, texts, and clients by count.
 
 The server runs as a process of its own on a fresh data directory, with everything at its default. Clients are bytes on
-sockets: an HTTP library would add more than what is measured. Machines are shared and noisy: compare what was measured
-in one run, and quote medians and ratios.
+sockets: an HTTP library would add more than what is measured. Load by time and rate is in `bench._load`. Machines are
+shared and noisy: compare what was measured in one run, and quote medians and ratios.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import random
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +24,9 @@ from typing import Any
 import httpx
 import trio
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench._machine import ROOT, rss_bytes
+from bench._percentiles import summary
+
 START_TIMEOUT_S = 60.0
 EMBED_TIMEOUT_S = 900.0
 
@@ -45,8 +45,7 @@ class Server:
     @property
     def rss_bytes(self) -> int:
         """Resident memory."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return rss_bytes(self.process.pid)
 
     @property
     def cpu_s(self) -> float:
@@ -56,10 +55,13 @@ class Server:
 
 
 @contextmanager
-def running_server(data_dir: Path | None = None, environ: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running_server(
+    data_dir: Path | None = None, environ: Mapping[str, str] | None = None, *, root: Path = ROOT
+) -> Iterator[Server]:
     """Start a server on a free port, stop it with SIGTERM at the end.
 
     Args:
+        root: the checkout, or the folder of the installed packages, whose server it is.
         data_dir: a directory to use; a fresh temporary one unless given. Its account key must be in the environment
             variable MEMORYROUTER_ACCOUNT_KEY when the directory is not fresh.
     """
@@ -69,7 +71,7 @@ def running_server(data_dir: Path | None = None, environ: Mapping[str, str] | No
         began_s = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "router", "serve", "--data-dir", str(directory), "--port", str(port)],
-            cwd=ROOT,
+            cwd=root,
             env={**os.environ, "MEMORYROUTER_LOG__LEVEL": "error", **(environ or {})},
             stdout=subprocess.PIPE,
             text=True,
@@ -104,6 +106,23 @@ def _wait_answered(process: subprocess.Popen[str], port: int) -> None:
     raise RuntimeError("The server did not answer in time.")
 
 
+@contextmanager
+def running_provider(port: int = 0) -> Iterator[int]:
+    """The port of a mock provider in a process of its own; a free one unless it is given."""
+    port = port or free_port()
+    process = subprocess.Popen([sys.executable, "-m", "bench._mock_provider", str(port)], cwd=ROOT)
+    try:
+        for _ in range(500):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.01)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as probe:
@@ -115,41 +134,15 @@ def free_port() -> int:
 # Texts.
 
 _PEOPLE = [
-    "Anna",
-    "Ben",
-    "Carla",
-    "David",
-    "Elena",
-    "Farid",
-    "Greta",
-    "Hugo",
-    "Ines",
-    "Jonas",
-    "Kira",
-    "Liam",
-    "Mona",
-    "Nils",
-    "Olga",
-    "Pablo",
-]
+    "Anna", "Ben", "Carla", "David", "Elena", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kira", "Liam", "Mona", "Nils",
+    "Olga", "Pablo",
+]  # fmt: skip
 _PLACES = ["Lisbon", "Oslo", "Kyoto", "Denver", "Naples", "Cork", "Lima", "Graz", "Porto", "Bergen", "Turin", "Quito"]
 _THINGS = [
-    "pottery class",
-    "sourdough starter",
-    "violin recital",
-    "marathon training",
-    "roof repair",
-    "beekeeping course",
-    "cat adoption",
-    "chess club",
-    "job interview",
-    "garden pond",
-    "photo exhibition",
-    "wedding speech",
-    "tax return",
-    "sailing licence",
-    "book draft",
-]
+    "pottery class", "sourdough starter", "violin recital", "marathon training", "roof repair", "beekeeping course",
+    "cat adoption", "chess club", "job interview", "garden pond", "photo exhibition", "wedding speech", "tax return",
+    "sailing licence", "book draft",
+]  # fmt: skip
 _FEELINGS = ["excited", "nervous", "relieved", "curious", "tired", "proud", "unsure", "delighted"]
 
 
@@ -169,12 +162,16 @@ def question(number: int) -> str:
     return f"How did the {pick.choice(_THINGS)} in {pick.choice(_PLACES)} go for {pick.choice(_PEOPLE)}?"
 
 
-def fill_vault(server: Server, memories: int, *, embedded: bool = True) -> float:
-    """Upload this many memories and wait until they are embedded. Returns the seconds until then."""
+def fill_vault(server: Server, memories: int, *, embedded: bool = True, first: int = 0) -> float:
+    """Upload this many memories and wait until they are embedded. Returns the seconds until then.
+
+    Args:
+        first: the number of the first; those of other numbers are others.
+    """
     began_s = time.perf_counter()
     with httpx.Client(base_url=server.url, headers=server.headers, timeout=300) as client:
-        for start in range(0, memories, 5_000):
-            numbers = range(start, min(start + 5_000, memories))
+        for start in range(first, first + memories, 5_000):
+            numbers = range(start, min(start + 5_000, first + memories))
             lines = "\n".join(json.dumps({"content": sentence(n), "timestamp": 1_760_000_000_000 + n}) for n in numbers)
             client.post("/v1/memory/upload", content=lines.encode()).raise_for_status()
         while embedded and client.get("/v1/memory/stats").json()["pending"]:
@@ -281,42 +278,3 @@ def posting(
         return first_s if first else time.perf_counter() - began_s
 
     return ask
-
-
-# Numbers.
-
-
-def summary(latencies_s: Sequence[float]) -> dict[str, float]:
-    """Median, 99th percentile and maximum in milliseconds."""
-    ordered = sorted(latencies_s)
-    at_99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    numbers = {"p50_ms": statistics.median(ordered), "p99_ms": at_99, "max_ms": ordered[-1]}
-    return {name: round(value * 1000, 2) for name, value in numbers.items()}
-
-
-def machine() -> dict[str, Any]:
-    """Where the numbers come from."""
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def report(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print rows as a table, and as one line of JSON for programs."""
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    print(f"\n## {title}\n\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for name, row in rows.items():
-        print(f"| {name} | {' | '.join(str(row.get(column, '')) for column in columns)} |")
-    print("\n" + json.dumps({"title": title, "machine": machine(), "rows": rows}))

@@ -1,167 +1,257 @@
-"""A provider that does nothing but answer at once: fixed bytes for a whole reply, fixed chunks for a stream.
+"""A provider that does nothing but answer: bytes made once, on one thread with one epoll, so that it is no bottleneck.
 
-It speaks Chat Completions and Messages. Every chunk of a stream says when it was sent (`at=NANOSECONDS;` of the clock
-that all processes of a machine share). Some models are for one question each: `endless` never stops streaming, `hang`
-never answers, `random-SEED` streams `random_stream(SEED)`. `GET /left` tells when clients of the first two left.
+    python -m bench._mock_provider PORT
+
+Owns the sockets and the clock of the scripts; what it says, and what the names of models mean, is in
+`bench._provider_replies`. It speaks Chat Completions and Messages. Every chunk of a stream says when it was sent
+(`at=NANOSECONDS;` of the clock that all processes of a machine share). `GET /left` tells when clients of the models
+`endless` and `hang` left. How it was checked that it does not limit what is measured stands in `bench/README.md`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import gc
+import heapq
 import json
-import random
+import math
+import select
+import socket
 import sys
 import time
-from collections.abc import Callable
 
-import trio
+import msgspec
 
-STREAM_CHUNKS = 50
-PAUSE_S = 0.005
+from bench._provider_replies import CUT, MODELS, PAUSE_S, STREAM_CHUNKS, Script, answer, random_stream, whole
 
-_MESSAGE = {"role": "assistant", "content": "An answer. " * 100}
-_BODY = json.dumps(
-    {
-        "id": "chatcmpl-mock",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "mock",
-        "choices": [{"index": 0, "message": _MESSAGE, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 300, "total_tokens": 301},
-    }
-).encode()
-_STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-_DONE = b"data: [DONE]\n\n"
+__all__ = ["PAUSE_S", "STREAM_CHUNKS", "random_stream"]
 
-
-def random_stream(seed: int) -> list[bytes]:
-    """A streamed chat with odd line ends, comments and characters, in chunks of random sizes; one for each seed."""
-    pick = random.Random(seed)  # a generator of test data
-    events = [_chat_event({"content": pick.choice(["An ", "ans", "wer \u00e9\U0001f415.", '\\"'])}) for _ in range(20)]
-    events += [_chat_event({}, "stop"), _DONE]
-    noise = [b"", b"", b": keep-alive\n\n", b"\r\n", b": OPENROUTER PROCESSING\r\n\r\n"]
-    data = b"".join(pick.choice(noise) + event for event in events)
-    if pick.random() < 0.5:
-        data = data.replace(b"\n\n", b"\r\n\r\n")
-    chunks = []
-    while data:
-        size = pick.choice([1, 2, 7, 40, 300, 5_000])
-        chunks.append(data[:size])
-        data = data[size:]
-    return chunks
-
-
-def _chat_event(delta: dict[str, str], finish: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    body = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "mock", "choices": [choice]}
-    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
-
-
-def _messages_event(kind: str, **data: object) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode()
-
-
-def _messages_piece(text: str) -> bytes:
-    return _messages_event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
-
-
-def _chat_piece(text: str) -> bytes:
-    return _chat_event({"content": text})
-
-
-_MESSAGES_START = _messages_event(
-    "message_start",
-    message={"id": "m", "type": "message", "role": "assistant", "model": "mock", "content": [], "stop_reason": None,
-             "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}},
-) + _messages_event("content_block_start", index=0, content_block={"type": "text", "text": ""})  # fmt: skip
-_MESSAGES_END = (
-    _messages_event("content_block_stop", index=0)
-    + _messages_event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 5})
-    + _messages_event("message_stop")
+RECEIVE_BYTES = 1 << 18
+HEAD_BYTES_MAX = 1 << 16
+WATCHED = ("endless", "hang")
+_BAD = whole(
+    b'{"error":{"message":"The mock understands Chat Completions and Messages.","type":"mock_error"}}', "400 Bad"
 )
 
 
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+class _Asked(msgspec.Struct):
+    """What the mock reads of a request."""
+
+    model: str
+    stream: bool = False
 
 
-def _whole(body: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+_decode = msgspec.json.Decoder(_Asked).decode
 
 
-class _Provider:
-    def __init__(self) -> None:
+class _Client:
+    """A connection."""
+
+    __slots__ = ("buffer", "due_s", "fd", "left", "out", "script", "sock", "watched")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.buffer = b""
+        self.out = b""
+        self.script: Script | None = None
+        self.due_s = 0.0  # of the last bytes of the script
+        self.watched = self.left = False
+
+
+class Provider:
+    """All connections of a listening socket."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._poll = select.epoll()
+        self._poll.register(listener.fileno(), select.EPOLLIN)
+        self._clients: dict[int, _Client] = {}
+        self._timers: list[tuple[float, int, _Client]] = []
+        self._sequence = 0
         self._left_ns: list[int] = []
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        buffer = b""
+    def run(self) -> None:
+        """Serve for ever."""
+        listening = self._listener.fileno()
         while True:
-            while b"\r\n\r\n" not in buffer:
-                data = await stream.receive_some(1 << 20)
-                if not data:
-                    return
-                buffer += data
-            head, buffer = buffer.split(b"\r\n\r\n", 1)
-            lines = head.lower().split(b"\r\n")
-            length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), 0)
-            while len(buffer) < length:
-                buffer += await stream.receive_some(1 << 20)
-            body, buffer = buffer[:length], buffer[length:]
-            if lines[0].startswith(b"get /left"):
-                left_ns, self._left_ns = self._left_ns, []
-                await stream.send_all(_whole(json.dumps(left_ns).encode()))
-            else:
-                await self._answer(stream, json.loads(body), in_messages=b"/messages " in lines[0])
+            self._wait()
+            for fd, mask in self._poll.poll(0):
+                if fd == listening:
+                    self._accept()
+                    continue
+                client = self._clients.get(fd)
+                if client is not None and mask & select.EPOLLOUT:
+                    self._flush(client)
+                if client is not None and mask & ~select.EPOLLOUT and not client.left:
+                    self._receive(client)
+            now_s = time.monotonic()
+            while self._timers and self._timers[0][0] <= now_s:
+                due_s, _, client = heapq.heappop(self._timers)
+                if not client.left:
+                    client.due_s = due_s
+                    self._play(client)
 
-    async def _answer(self, stream: trio.SocketStream, asked: dict[str, object], *, in_messages: bool) -> None:
-        model = str(asked["model"])
-        if model in {"endless", "hang"}:
-            await self._until_left(stream, model)
-        elif not asked.get("stream"):
-            await stream.send_all(_whole(_BODY))
-        elif model.startswith("random-"):
-            await stream.send_all(_STREAM_HEAD)
-            for chunk in random_stream(int(model.removeprefix("random-"))):
-                await stream.send_all(_chunk(chunk))
-            await stream.send_all(b"0\r\n\r\n")
-        elif in_messages:
-            await self._stream(stream, _MESSAGES_START, _messages_piece, _MESSAGES_END)
+    def _wait(self) -> None:
+        """Until something comes or is due: epoll counts milliseconds, select microseconds."""
+        left_s = self._timers[0][0] - time.monotonic() if self._timers else 1.0
+        if left_s > 0:
+            select.select([self._poll.fileno()], [], [], left_s)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._clients[sock.fileno()] = _Client(sock)
+            self._poll.register(sock.fileno(), select.EPOLLIN)
+
+    def _receive(self, client: _Client) -> None:
+        try:
+            data = client.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(client)
+            return
+        client.buffer += data
+        if client.script is None:
+            self._next(client)
+
+    def _next(self, client: _Client) -> None:
+        """Answer the requests that are whole, one after the other."""
+        while client.buffer and client.script is None and not client.left:
+            try:
+                request = _taken(client.buffer)
+            except ValueError:
+                self._write(client, _BAD)
+                self._drop(client)
+                return
+            if request is None:
+                return
+            line, body, client.buffer = request
+            self._answer(client, line, body)
+
+    def _answer(self, client: _Client, line: bytes, body: bytes) -> None:
+        if line.startswith(b"GET /left"):
+            left_ns, self._left_ns = self._left_ns, []
+            self._write(client, whole(json.dumps(left_ns).encode()))
+            return
+        if line.startswith(b"GET "):
+            self._write(client, MODELS)
+            return
+        try:
+            asked = _decode(body)
+        except msgspec.DecodeError:
+            self._write(client, _BAD)
+            return
+        client.watched = asked.model.rpartition("/")[2] in WATCHED
+        reply = answer(asked.model, stream=asked.stream, in_messages=b"/messages" in line)
+        if isinstance(reply, bytes):
+            self._write(client, reply)
         else:
-            await self._stream(stream, b"", _chat_piece, _chat_event({}, "stop") + _DONE)
+            client.script, client.due_s = reply, time.monotonic()
+            self._play(client)
 
-    async def _stream(self, stream: trio.SocketStream, start: bytes, piece: Callable[[str], bytes], end: bytes) -> None:
-        await stream.send_all(_STREAM_HEAD + (_chunk(start) if start else b""))
-        for _ in range(STREAM_CHUNKS):
-            await stream.send_all(_chunk(piece(f"An answer. at={time.monotonic_ns()}; ")))
-            await trio.sleep(PAUSE_S)
-        await stream.send_all(_chunk(end) + b"0\r\n\r\n")
+    def _play(self, client: _Client) -> None:
+        """Write what is due; go on when the rest is, or when the client has read enough."""
+        assert client.script is not None
+        while not client.out and not client.left:
+            step = next(client.script, None)
+            if step is None:
+                client.script = None
+                self._next(client)
+                return
+            if step == CUT:
+                self._drop(client)
+            elif isinstance(step, bytes):
+                self._write(client, step)
+            else:
+                if step != math.inf:
+                    self._sequence += 1
+                    heapq.heappush(self._timers, (client.due_s + step, self._sequence, client))
+                return
 
-    async def _until_left(self, stream: trio.SocketStream, model: str) -> None:
-        async def watch() -> None:
-            with contextlib.suppress(trio.BrokenResourceError):
-                await stream.receive_some()
-            answering.cancel_scope.cancel()
+    def _write(self, client: _Client, data: bytes) -> None:
+        if client.out:
+            client.out += data
+            return
+        try:
+            sent = client.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(client)
+            return
+        if sent < len(data):
+            client.out = data[sent:]
+            self._poll.modify(client.fd, select.EPOLLIN | select.EPOLLOUT)
 
-        async with trio.open_nursery() as answering:
-            answering.start_soon(watch)
-            with contextlib.suppress(trio.BrokenResourceError):  # then the watcher knows, too
-                if model == "endless":
-                    await stream.send_all(_STREAM_HEAD)
-                while model == "endless":
-                    await stream.send_all(_chunk(_chat_piece("An answer. ")))
-                    await trio.sleep(PAUSE_S)
-        self._left_ns.append(time.monotonic_ns())
+    def _flush(self, client: _Client) -> None:
+        data, client.out = client.out, b""
+        self._poll.modify(client.fd, select.EPOLLIN)
+        self._write(client, data)
+        if not client.out and client.script is not None:
+            client.due_s = time.monotonic()  # the pace begins anew behind a client that did not read
+            self._play(client)
+
+    def _drop(self, client: _Client) -> None:
+        if client.watched and not client.left:
+            self._left_ns.append(time.monotonic_ns())
+        client.left = True
+        self._clients.pop(client.fd, None)
+        client.sock.close()
 
 
-async def _serve(port: int) -> None:
-    provider = _Provider()
+def _taken(buffer: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """The request line, the body, and what follows, if a whole request has come.
 
-    async def handle(stream: trio.SocketStream) -> None:
-        with contextlib.suppress(trio.BrokenResourceError):
-            await provider.serve(stream)
+    Raises:
+        ValueError: it is none.
+    """
+    end = buffer.find(b"\r\n\r\n")
+    if end < 0:
+        if len(buffer) > HEAD_BYTES_MAX:
+            raise ValueError
+        return None
+    head = buffer[:end].lower()
+    line = buffer[: buffer.find(b"\r\n")]
+    at = head.find(b"\r\ncontent-length:")
+    if at >= 0:
+        stop = head.find(b"\r\n", at + 2)
+        length = int(head[at + 17 : stop if stop >= 0 else end])
+        if len(buffer) < end + 4 + length:
+            return None
+        return line, buffer[end + 4 : end + 4 + length], buffer[end + 4 + length :]
+    if b"\r\ntransfer-encoding: chunked" in head:
+        return _taken_chunks(line, buffer, end + 4)
+    return line, b"", buffer[end + 4 :]
 
-    await trio.serve_tcp(handle, port, host="127.0.0.1")
+
+def _taken_chunks(line: bytes, buffer: bytes, position: int) -> tuple[bytes, bytes, bytes] | None:
+    body = b""
+    while (end := buffer.find(b"\r\n", position)) >= 0:
+        size = int(buffer[position:end].partition(b";")[0], 16)
+        position = end + 2 + size + 2
+        if len(buffer) < position:
+            return None
+        if not size:
+            return line, body, buffer[position:]
+        body += buffer[end + 2 : end + 2 + size]
+    return None
+
+
+def main(port: int) -> None:
+    """Serve on a port of this machine."""
+    with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
+        gc.freeze()
+        Provider(listener).run()
 
 
 if __name__ == "__main__":
-    trio.run(_serve, int(sys.argv[1]))
+    main(int(sys.argv[1]))

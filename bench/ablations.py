@@ -22,6 +22,7 @@ from actors import ranking
 from actors.features import FEATURES
 from actors.ranking_inputs import RankQuery, VaultArrays
 from bench._examples import Example, Floats, example_of, open_vault, questions_of, read
+from bench._options import data_options
 from bench._variants import AS_IT_IS
 from bench.fit_ranking import METRICS, cross_validated, results
 from models.embedding import EmbeddingModel, open_embedding_model
@@ -89,8 +90,7 @@ INPUTS: dict[str, Change] = {
 def main() -> int:
     """A line for each part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", type=Path, metavar="DATA.json")
-    parser.add_argument("--cache", type=Path, required=True, help="directory for vectors and the prepared model")
+    data_options(parser, every="")
     options = parser.parse_args()
     encoder = open_embedding_model(options.cache / "models", threads=1)
     by_input: dict[str, list[Example]] = {name: [] for name in INPUTS}

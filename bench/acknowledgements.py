@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ import httpx
 import trio
 
 from actors.store.sqlite import open_store
-from bench._harness import Connection, Server, report, run_clients, running_server, sentence, summary
+from bench._harness import Connection, Server, run_clients, running_server, sentence
+from bench._options import run_benchmark
+from bench._percentiles import summary
+from bench._results import Table
 from bench._vaults import AT_MS, append
 from models.ids import hash_key
 from models.memory import Exchange, Message
@@ -85,20 +89,21 @@ def http_runs(requests: int) -> dict[str, dict[str, float]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each number of clients at the store")
     parser.add_argument(
         "--requests", type=int, default=500, help="over HTTP, by one client; eight times as many by more"
     )
-    arguments = parser.parse_args()
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     rows = {}
     for clients in CLIENTS:
         with tempfile.TemporaryDirectory(prefix="memoryrouter-bench-") as temporary:
-            row = trio.run(store_run, Path(temporary) / "data", clients, arguments.seconds)
+            row = trio.run(store_run, Path(temporary) / "data", clients, chosen.seconds)
             rows[f"store, {clients} clients"] = row
-    report("Durable acknowledgements", {**rows, **http_runs(arguments.requests)})
+    yield Table("Durable acknowledgements", {**rows, **http_runs(chosen.requests)})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_benchmark(measure, __doc__, options, quick={"seconds": 0.5, "requests": 30}))

@@ -7,8 +7,10 @@ no limits set, and with all of them. The key is known, as it is from a client's 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -20,13 +22,16 @@ from quart import g
 from quart_trio import QuartTrio
 
 from actors.store.sqlite import open_store
-from bench._harness import report, summary
+from bench._options import run_benchmark
+from bench._percentiles import summary
+from bench._results import Table
 from models.limit_settings import LimitSettings
 from models.settings import Settings
 from router.admin import create_account
-from router.components import Components, Readiness
-from router.observe import Metrics
+from router.components import Components
+from router.readiness import Readiness
 from router.requests import read_caller
+from router.server_metrics import Metrics
 
 HEADERS = {
     "Host": "localhost:8080", "Content-Type": "application/json", "Accept": "application/json",
@@ -69,16 +74,17 @@ async def measure(limits: LimitSettings, data_dir: Path, *, requests: int) -> di
     return {name: value for name, value in summary(took_s).items() if name != "max_ms"} | {"requests": requests}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=20_000)
-    arguments = parser.parse_args()
+
+
+def measure_all(chosen: argparse.Namespace) -> Iterator[Table]:
     rows = {}
     for name, limits in (("no limits", LimitSettings()), ("all limits", ALL)):
         with tempfile.TemporaryDirectory(prefix="memoryrouter-bench-") as directory:
-            rows[name] = trio.run(partial(measure, limits, Path(directory) / "data", requests=arguments.requests))
-    report("authentication and limits of one request", rows)
+            rows[name] = trio.run(partial(measure, limits, Path(directory) / "data", requests=chosen.requests))
+    yield Table("authentication and limits of one request", rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_benchmark(measure_all, __doc__, options, quick={"requests": 500}))

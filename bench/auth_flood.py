@@ -10,14 +10,19 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import secrets
+import sys
 import time
+from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 from typing import Any
 
 import msgspec
 import trio
 
-from bench._harness import Connection, Server, fill_vault, question, report, running_server, summary
+from bench._harness import Connection, Server, fill_vault, question, running_server
+from bench._options import run_benchmark
+from bench._percentiles import summary
+from bench._results import Table
 
 WARM_UP_S = 2.0
 CONNECTION_REQUESTS = 500
@@ -105,26 +110,28 @@ def run(server: Server, *, connections: int, seconds: float, per_second: float) 
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--connections", type=int, default=32, help="of the flood")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each phase")
     parser.add_argument("--per-second", type=float, default=20.0, help="searches of the user")
     parser.add_argument("--memories", type=int, default=1_000, help="of the user")
     parser.add_argument("--unlimited", action="store_true", help="without a limit of failed authentication")
-    arguments = parser.parse_args()
-    with running_server(environ={} if arguments.unlimited else LIMITS) as server:
-        fill_vault(server, arguments.memories)
+
+
+def measure_all(chosen: argparse.Namespace) -> Iterator[Table]:
+    with running_server(environ={} if chosen.unlimited else LIMITS) as server:
+        fill_vault(server, chosen.memories)
         rows = run(
             server,
-            connections=arguments.connections,
-            seconds=arguments.seconds,
-            per_second=arguments.per_second,
+            connections=chosen.connections,
+            seconds=chosen.seconds,
+            per_second=chosen.per_second,
         )
     for row in rows.values():
         row["times_alone_p99"] = round(row["p99_ms"] / rows["alone"]["p99_ms"], 1)
-    report(f"search beside {arguments.connections} connections that try wrong keys", rows)
+    yield Table(f"search beside {chosen.connections} connections that try wrong keys", rows)
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"seconds": 2.0, "memories": 100}
+    sys.exit(run_benchmark(measure_all, __doc__, options, quick=quick))

@@ -16,48 +16,23 @@ import argparse
 import json
 import re
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from bench._harness import (
-    ROOT,
-    Server,
-    fill_vault,
-    free_port,
-    posting,
-    question,
-    report,
-    run_clients,
-    running_server,
-    summary,
-)
-from bench._mock_provider import random_stream
+from bench._harness import Server, fill_vault, posting, question, run_clients, running_provider, running_server
+from bench._options import run_benchmark
+from bench._percentiles import summary
+from bench._provider_replies import random_stream
+from bench._results import Table
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 OFF = {"X-Memory-Mode": "off"}
 STAMP = re.compile(rb"at=(\d+);")
 Where = tuple[int, str, Mapping[str, str], str]
 """Port, path, headers and model of a request."""
-
-
-@contextmanager
-def running_provider() -> Iterator[int]:
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "bench._mock_provider", str(port)], cwd=ROOT)
-    try:
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.01)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
 
 
 def body_of(number: int, model: str, *, stream: bool) -> dict[str, Any]:
@@ -205,28 +180,30 @@ def measure_replies(provider: int, server: Server, requests: int, streams: int) 
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memories", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--streams", type=int, default=30)
     parser.add_argument("--random-streams", type=int, default=500)
-    arguments = parser.parse_args()
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     with running_provider() as provider:
         environ = {
             "MEMORYROUTER_PROVIDERS__OPENAI__BASE_URL": f"http://127.0.0.1:{provider}/v1",
             "MEMORYROUTER_PROVIDERS__ANTHROPIC__BASE_URL": f"http://127.0.0.1:{provider}",
         }
         with running_server(environ=environ) as server:
-            if arguments.memories:
-                fill_vault(server, arguments.memories)
-            title = f"chat, {arguments.memories} memories, one client"
-            if arguments.requests:
-                report(title, measure_replies(provider, server, arguments.requests, arguments.streams))
-            report("every chunk of a stream", measure_chunks(provider, server, arguments.streams))
-            report("client gone", measure_cancelling(provider, server, 20))
-            report("streams in random chunks", {"proxy": count_equal(server, arguments.random_streams)})
+            if chosen.memories:
+                fill_vault(server, chosen.memories)
+            title = f"chat, {chosen.memories} memories, one client"
+            if chosen.requests:
+                yield Table(title, measure_replies(provider, server, chosen.requests, chosen.streams))
+            yield Table("every chunk of a stream", measure_chunks(provider, server, chosen.streams))
+            yield Table("client gone", measure_cancelling(provider, server, min(20, chosen.streams)))
+            yield Table("streams in random chunks", {"proxy": count_equal(server, chosen.random_streams)})
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"memories": 100, "requests": 20, "streams": 3, "random_streams": 10}
+    sys.exit(run_benchmark(measure, __doc__, options, quick=quick))

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -31,7 +31,11 @@ from actors.mailbox import Mailbox
 from actors.segmented_index import THRESHOLD
 from actors.store.sqlite import SqliteStore, open_store
 from actors.vault import Vault
-from bench._harness import ROOT, Server, question, report, running_server, sentence, summary
+from bench._harness import Server, question, running_server, sentence
+from bench._machine import ROOT
+from bench._options import run_benchmark
+from bench._percentiles import summary
+from bench._results import Table
 from bench._vaults import AT_MS, append, open_model, write_vaults
 from models.embedding import TextEncoder
 from models.ids import VaultRef, hash_key
@@ -219,40 +223,42 @@ def crashes(count: int) -> dict[str, float]:
     return {**summary(times_s), "largest_log_mb": round(max(logs_mb), 1)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 10_000], help="memories; 100000 takes minutes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--crashes", type=int, default=10)
     parser.add_argument("--append-for-ever", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.append_for_ever is not None:
-        trio.run(append_for_ever, arguments.append_for_ever)
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
+    if chosen.append_for_ever is not None:
+        trio.run(append_for_ever, chosen.append_for_ever)
         return
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="memoryrouter-bench-") as temporary:
         data_dir = Path(temporary) / "data"
-        os.environ["MEMORYROUTER_ACCOUNT_KEY"], keys = trio.run(write_vaults, data_dir, arguments.sizes)
+        os.environ["MEMORYROUTER_ACCOUNT_KEY"], keys = trio.run(write_vaults, data_dir, chosen.sizes)
         anew = trio.run(hydrations, data_dir, keys, 1)
         with running_server(data_dir, LEAVES_MEMORY) as server:
-            for size, key in zip(arguments.sizes, keys, strict=True):
-                cold_s, warm_s = prepare_times_s(server, key, arguments.rounds + 1)
+            for size, key in zip(chosen.sizes, keys, strict=True):
+                cold_s, warm_s = prepare_times_s(server, key, chosen.rounds + 1)
                 rows[f"{size} memories"] = {
                     "first_ms": round(cold_s[0] * 1000, 1),
                     "cold_p50_ms": summary(cold_s[1:])["p50_ms"],
                     "cold_max_ms": summary(cold_s[1:])["max_ms"],
                     "warm_p50_ms": summary(warm_s)["p50_ms"],
                 }
-        back = trio.run(hydrations, data_dir, keys, arguments.rounds)
-    report("Cold prepare over HTTP", rows)
+        back = trio.run(hydrations, data_dir, keys, chosen.rounds)
+    yield Table("Cold prepare over HTTP", rows)
     parts = {}
-    for size, one, other in zip(arguments.sizes, anew, back, strict=True):
+    for size, one, other in zip(chosen.sizes, anew, back, strict=True):
         parts[f"{size} memories, read anew"] = hydration_row(one)
         parts[f"{size} memories, by the imprint"] = hydration_row(other)
-    report("Hydration and its parts", parts)
-    if arguments.crashes:
-        report("Opening the store after a crash", {f"{arguments.crashes} crashes": crashes(arguments.crashes)})
+    yield Table("Hydration and its parts", parts)
+    if chosen.crashes:
+        yield Table("Opening the store after a crash", {f"{chosen.crashes} crashes": crashes(chosen.crashes)})
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"sizes": [100], "rounds": 1, "crashes": 1}
+    sys.exit(run_benchmark(measure, __doc__, options, quick=quick))

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from bench._options import run_benchmark
+from bench._results import Table
 from models.model_files import installed_model_files, prepared_model
 
 QUERY = "what did anna say about her new job at the harbour"
@@ -144,54 +146,61 @@ def loaded(path: Path) -> tuple[str, str]:
     return seconds, megabytes
 
 
-def print_table(variants: Sequence[Variant], rows: Sequence[Sequence[int]]) -> None:
-    print("| graph | query ms | tokens/s b8 | b32 | cosine min / mean | alone to batch, min | load s | RSS MB |")
-    print("|---|---|---|---|---|---|---|---|")
+def rows_of(variants: Sequence[Variant], rows: Sequence[Sequence[int]]) -> dict[str, dict[str, float]]:
+    """A row for each graph."""
+    result = {}
     for variant in variants:
         same = cosines(variant, variants[0], rows)
         alone = cosines(variant, variant, rows)
-        b8, b32 = (statistics.median(variant.tokens_per_s[size]) for size in (8, 32))
         seconds, megabytes = loaded(variant.path)
-        print(
-            f"| {variant.name} | {statistics.median(variant.query_ms):.2f} | {b8:,.0f} | {b32:,.0f} "
-            f"| {same.min():.4f} / {same.mean():.4f} | {alone.min():.5f} | {seconds} | {megabytes} |"
-        )
+        result[variant.name] = {
+            "query_ms": round(statistics.median(variant.query_ms), 2),
+            "tokens_b8_per_s": round(statistics.median(variant.tokens_per_s[8])),
+            "tokens_b32_per_s": round(statistics.median(variant.tokens_per_s[32])),
+            "cosine_min": round(float(same.min()), 4),
+            "cosine_mean": round(float(same.mean()), 4),
+            "cosine_alone_to_batch_min": round(float(alone.min()), 5),
+            "load_s": float(seconds),
+            "rss_mb": float(megabytes),
+        }
+    return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=Path, help="one text a line")
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.load is not None:
-        report_load(arguments.load)
+
+
+def measure_all(chosen: argparse.Namespace) -> Iterator[Table]:
+    if chosen.load is not None:
+        report_load(chosen.load)
         return
     files = installed_model_files()
     tokenizer = Tokenizer.from_file(str(files.tokenizer_path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)
-    if arguments.texts is None:
+    if chosen.texts is None:
         texts = made_up_texts(COMPARED_TEXTS)
     else:
-        texts = [line for line in arguments.texts.read_text().splitlines() if line.strip()][:COMPARED_TEXTS]
+        texts = [line for line in chosen.texts.read_text().splitlines() if line.strip()][:COMPARED_TEXTS]
     rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     query = padded([tokenizer.encode(QUERY).ids])
     with tempfile.TemporaryDirectory() as cache_dir:
         rewritten = prepared_model(Path(cache_dir), files)
         variants = [
-            Variant("published", files.model_path, arguments.threads),
-            Variant("rewritten", rewritten.path, arguments.threads),
+            Variant("published", files.model_path, chosen.threads),
+            Variant("rewritten", rewritten.path, chosen.threads),
         ]
-        measure(variants, query, rows, arguments.rounds)
+        measure(variants, query, rows, chosen.rounds)
         lengths = [len(row) for row in rows]
-        print(
-            f"{rewritten.id}, onnxruntime {onnxruntime.__version__}, {arguments.threads} thread(s), "
+        title = (
+            f"{rewritten.id}, onnxruntime {onnxruntime.__version__}, {chosen.threads} thread(s), "
             f"{len(rows)} texts of {statistics.mean(lengths):.0f} tokens, query {query[0].size} tokens"
         )
-        print_table(variants, rows)
+        yield Table(title, rows_of(variants, rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_benchmark(measure_all, __doc__, options, quick={"rounds": 1}))

@@ -20,7 +20,6 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from actors import ranking, relevance
 from actors.features import FEATURES
 from bench._examples import FOLDS, LIMIT, Example, Floats, folds, load, logistic, table_text, write_table
+from bench._options import data_options
 from bench._variants import AS_IT_IS, FITTED
 from models.embedding import open_embedding_model
 
@@ -82,10 +82,8 @@ def main() -> int:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", type=Path, metavar="DATA.json")
-    parser.add_argument("--cache", type=Path, required=True, help="directory for vectors and the prepared model")
+    data_options(parser, every="use each n-th question only, to explore")
     parser.add_argument("--l2", type=float, default=0.03, help="ridge penalty on standardised features (0.03)")
-    parser.add_argument("--every", type=int, default=1, help="use each n-th question only, to explore")
     parser.add_argument("--write", action="store_true", help="put the tables into actors/ranking.py")
     return parser.parse_args()
 

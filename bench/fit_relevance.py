@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from actors import ranking, relevance
 from bench._examples import FOLDS, embedded, folds, logistic, open_vault, question_of, read, table_text, write_table
+from bench._options import data_options
 from bench.recall_quality import VaultData
 from models.embedding import EmbeddingModel, open_embedding_model
 from models.text import clean
@@ -72,9 +73,7 @@ def main() -> int:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", type=Path, metavar="DATA.json")
-    parser.add_argument("--cache", type=Path, required=True, help="directory for vectors and the prepared model")
-    parser.add_argument("--every", type=int, default=1, help="use each n-th question only, to explore")
+    data_options(parser, every="use each n-th question only, to explore")
     parser.add_argument("--wrong", type=int, default=WRONG_VAULTS, help="vaults that each is also asked of (4)")
     parser.add_argument("--write", action="store_true", help="put the table into actors/relevance.py")
     return parser.parse_args()

@@ -19,13 +19,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from actors.vault import Vault
-from bench._examples import open_vault
+from bench._examples import open_vault, read
+from bench._options import data_options, run_benchmark
+from bench._results import Table
 from bench.recall_quality import Answer, Question, VaultData, figures
 from models.embedding import EmbeddingModel, open_embedding_model
 from models.messages import Scope, Search
@@ -41,7 +42,7 @@ EARLIER_MAX = 12
 
 _PERSONS = frozenset(terms("I me my mine we us our you your"))
 _WORD = re.compile(r"[\w'\u2019-]+")
-_METRICS = ("any@1", "any@5", "any@10", "MRR")
+_METRICS = ("n", "any@1", "any@5", "any@10", "MRR")
 
 Form = Literal["pronoun", "ellipsis", "shift"]
 
@@ -59,30 +60,22 @@ class FollowUp(msgspec.Struct, frozen=True):
     whole: Question
 
 
-def main() -> int:
-    """Report each form of each set under each way to ask."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", type=Path, metavar="DATA.json")
-    parser.add_argument("--cache", type=Path, required=True, help="directory for vectors and the prepared model")
-    parser.add_argument("--every", type=int, default=1, help="use the follow-ups to each n-th question only")
-    options = parser.parse_args()
-    encoder = open_embedding_model(options.cache / "models", threads=1)
-    for path in options.data:
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
+    """Each form of each set under each way to ask."""
+    encoder = open_embedding_model(chosen.cache / "models", threads=1)
+    for path in chosen.data:
         answers: dict[tuple[str, str], list[Answer]] = defaultdict(list)
-        for data in msgspec.json.decode(path.read_bytes(), type=list[VaultData]):
-            opened = open_vault(data, encoder, options.cache)
+        for data in read(path):
+            opened = open_vault(data, encoder, chosen.cache)
             vault, places, end_ms = opened.vault, opened.places, opened.end_ms
-            for follow_up in follow_ups(data, options.every):
+            for follow_up in follow_ups(data, chosen.every):
                 gold = [places[str(turn)] + 1 for turn in follow_up.whole.gold if str(turn) in places]
                 for name, asked in ways(follow_up).items():
                     seqs = found(vault, asked, encoder, end_ms)
                     ranks = [seqs.index(seq) + 1 if seq in seqs else None for seq in gold]
                     answers[follow_up.form, name].append(Answer(category="", places=ranks, latency_ms=0.0))
-        print(f"\n{path.name}\n{'':34}{'n':>6}" + "".join(f"{metric:>9}" for metric in _METRICS))
-        for (form, name), of_it in sorted(answers.items()):
-            row = figures(of_it)
-            print(f"{form:10}{name:24}{row['n']:>6}" + "".join(f"{row[metric]:>9}" for metric in _METRICS), flush=True)
-    return 0
+        rows = {f"{form}, {name}": figures(of_it) for (form, name), of_it in sorted(answers.items())}
+        yield Table(path.name, {name: {metric: row[metric] for metric in _METRICS} for name, row in rows.items()})
 
 
 def ways(follow_up: FollowUp) -> dict[str, Asked]:
@@ -108,6 +101,10 @@ def found(vault: Vault, asked: Asked, encoder: EmbeddingModel, end_ms: int) -> l
         intervals=time_intervals(asked.text, now_ms=end_ms, tz=UTC),
     )
     return [hit.memory.seq for hit in vault.search(search).hits]
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    data_options(parser, every="use the follow-ups to each n-th question only")
 
 
 # Deriving.
@@ -166,4 +163,4 @@ def pronouns_for(text: str, common: set[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_benchmark(measure, __doc__, options, quick={"every": 20}))

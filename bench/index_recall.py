@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -39,7 +40,9 @@ from actors.segments import Labels
 from actors.shortlist import CANDIDATES, rank_vault
 from actors.store.seal import DataKey
 from actors.store.snapshots import load_segments, save_segment
-from bench._harness import question, report, sentence
+from bench._harness import question, sentence
+from bench._options import run_benchmark
+from bench._results import Table
 from models.embedding import open_embedding_model
 from models.words import terms
 
@@ -178,7 +181,7 @@ def ranking_overlap(
         theirs = rank(msgspec.structs.replace(query, dense=DenseMatch(scores=scores)), arrays).memories.tolist()
         shared.append(len(set(ours) & set(theirs)) / len(theirs))
         first.append(ours[0] == theirs[0])
-    return {"ranking overlap@10": statistics.mean(shared), "same first": statistics.mean(first)}
+    return {"ranking_overlap@10": statistics.mean(shared), "same_first@1": statistics.mean(first)}
 
 
 def snapshots(index: SegmentedIndex, model_id: str, dims: int) -> dict[str, float]:
@@ -193,11 +196,11 @@ def snapshots(index: SegmentedIndex, model_id: str, dims: int) -> dict[str, floa
         load = partial(load_segments, path, key, 1, model_id=model_id, dims=dims)
         (load_ms,) = timed_ms(iter([partial(loading.beside, load)]))
     return {
-        "save ms a segment": max(save_ms, default=0),
-        "save stall ms": saving.worst_ms,
-        "load ms all": load_ms,
-        "load stall ms": loading.worst_ms,
-        "file MB": size / 1e6,
+        "save_ms_per_segment": max(save_ms, default=0),
+        "save_stall_ms": saving.worst_ms,
+        "load_ms": load_ms,
+        "load_stall_ms": loading.worst_ms,
+        "file_mb": size / 1e6,
     }
 
 
@@ -232,36 +235,38 @@ def measure(
         "recall@10": recall(matches, exact, 10),
         "recall@100": recall(matches, exact, 100),
         **overlap,
-        "background error (deviations)": max(backgrounds, default=0.0),
-        "match p50 ms": statistics.median(query_ms),
-        "ranking p50 ms": statistics.median(ranking_ms),
-        "ranking p99 ms": float(np.quantile(ranking_ms, 0.99)),
-        "exact p50 ms": statistics.median(exact_ms),
-        "build s": build["seconds"],
-        "build rows": build["rows"],
-        "build stall ms": stalls.worst_ms,
-        "plan or install ms": build["turn_ms"],
-        "MB": index.nbytes / 1e6,
-        "exact MB": reference.nbytes / 1e6,
+        "background_error_deviations": max(backgrounds, default=0.0),
+        "match_p50_ms": statistics.median(query_ms),
+        "ranking_p50_ms": statistics.median(ranking_ms),
+        "ranking_p99_ms": float(np.quantile(ranking_ms, 0.99)),
+        "exact_p50_ms": statistics.median(exact_ms),
+        "build_s": build["seconds"],
+        "build_rows": build["rows"],
+        "build_stall_ms": stalls.worst_ms,
+        "plan_or_install_ms": build["turn_ms"],
+        "mb": index.nbytes / 1e6,
+        "exact_mb": reference.nbytes / 1e6,
         **snapshots(index, "bench", dims),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="*", type=Path, metavar="DATA.json")
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "memoryrouter-index-recall")
-    options = parser.parse_args()
-    options.cache.mkdir(parents=True, exist_ok=True)
-    texts, asked = texts_and_questions(options.data, options.vectors, options.questions)
-    vectors = embedded(texts, options.cache)
-    queries = embedded(asked, options.cache).astype(np.float32)
+
+
+def measure_all(chosen: argparse.Namespace) -> Iterator[Table]:
+    chosen.cache.mkdir(parents=True, exist_ok=True)
+    texts, asked = texts_and_questions(chosen.data, chosen.vectors, chosen.questions)
+    vectors = embedded(texts, chosen.cache)
+    queries = embedded(asked, chosen.cache).astype(np.float32)
     row = measure(vectors, texts, asked, queries)
     row = {name: value if isinstance(value, int) else round(float(value), 4) for name, value in row.items()}
-    report("Index against exact search", {f"{len(vectors)} vectors": row})
+    yield Table("Index against exact search", {f"{len(vectors)} vectors": row})
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"vectors": 2_000, "questions": 20}
+    sys.exit(run_benchmark(measure_all, __doc__, options, quick=quick))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
 
-from bench._harness import posting, report, run_clients, running_server, sentence
+from bench._harness import posting, run_clients, running_server, sentence
+from bench._options import run_benchmark
+from bench._results import Table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=400)
-    arguments = parser.parse_args()
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     rows = {}
     with running_server() as server:
 
@@ -21,12 +26,12 @@ def main() -> None:
         ingest = posting("/v1/memory/ingest", server.headers, body, expect=202)
         run_clients(server.port, ingest, clients=1, requests=20, first=1_000_000)  # warm up
         for round_, clients in enumerate((1, 8)):
-            first = round_ * arguments.requests
+            first = round_ * chosen.requests
             rows[f"{clients} clients"] = run_clients(
-                server.port, ingest, clients=clients, requests=arguments.requests, first=first
+                server.port, ingest, clients=clients, requests=chosen.requests, first=first
             )
-    report("ingest acknowledgement", rows)
+    yield Table("ingest acknowledgement", rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_benchmark(measure, __doc__, options, quick={"requests": 40}))

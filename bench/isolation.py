@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Iterator
 
 import httpx
 import trio
 
-from bench._harness import Connection, Server, fill_vault, question, report, running_server, sentence, summary
+from bench._harness import Connection, Server, fill_vault, question, running_server, sentence
+from bench._options import run_benchmark
+from bench._percentiles import summary
+from bench._results import Table
 
 PROBE_INTERVAL_S = 0.005
 CONNECTION_REQUESTS = 500
@@ -101,20 +106,22 @@ async def run(server: Server, lines: int, seconds: float) -> dict[str, dict[str,
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memories", type=int, default=1_000, help="of the user who asks")
     parser.add_argument("--lines", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of the quiet phase and of the last one")
-    arguments = parser.parse_args()
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     with running_server() as server:
-        fill_vault(server, arguments.memories)
-        rows = trio.run(run, server, arguments.lines, arguments.seconds)
+        fill_vault(server, chosen.memories)
+        rows = trio.run(run, server, chosen.lines, chosen.seconds)
     for row in rows.values():
         row["times_quiet_p50"] = round(row["p50_ms"] / rows["quiet"]["p50_ms"], 1)
         row["times_quiet_p99"] = round(row["p99_ms"] / rows["quiet"]["p99_ms"], 1)
-    report(f"prepare beside an upload of {arguments.lines} lines", rows)
+    yield Table(f"prepare beside an upload of {chosen.lines} lines", rows)
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"memories": 100, "lines": 300, "seconds": 1.0}
+    sys.exit(run_benchmark(measure, __doc__, options, quick=quick))

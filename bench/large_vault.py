@@ -20,9 +20,10 @@ import logging
 import os
 import re
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,10 @@ from actors.store.sqlite import SqliteStore, open_store
 from actors.supervisor import Supervisor, open_supervisor
 from actors.vault import Vault
 from actors.vault_actor import VaultLimits
-from bench._harness import question, report, sentence, summary
+from bench._harness import question, sentence
+from bench._options import run_benchmark
+from bench._percentiles import summary
+from bench._results import Table
 from models.ids import VaultRef
 from models.memory import Exchange, ImportedVectors, Message
 from models.messages import Forget, Recall, Scope, Stats, VaultStats
@@ -181,11 +185,11 @@ class _Run:
         self.ticker.reset()
         began_s = time.perf_counter()
         yield row
-        row["seconds"] = round(time.perf_counter() - began_s, 2)
-        row["longest stall ms"] = round(self.ticker.worst_ms, 1)
-        row["of work ms"] = round(self.ticker.worst_cpu_ms, 1)
-        row["works > 100 ms"] = self.ticker.long
-        row["RSS MB"] = rss_mb()
+        row["s"] = round(time.perf_counter() - began_s, 2)
+        row["longest_stall_ms"] = round(self.ticker.worst_ms, 1)
+        row["longest_work_ms"] = round(self.ticker.worst_cpu_ms, 1)
+        row["works_over_100_ms"] = self.ticker.long
+        row["rss_mb"] = rss_mb()
         print(name, json.dumps(row), flush=True)
 
     @asynccontextmanager
@@ -225,7 +229,7 @@ class _Run:
         began_s = time.perf_counter()
         async with self.returning("leave, and come back after deletions"):
             pass
-        self.rows["all of leaving, coming back, and leaving"] = {"seconds": round(time.perf_counter() - began_s, 2)}
+        self.rows["all of leaving, coming back, and leaving"] = {"s": round(time.perf_counter() - began_s, 2)}
 
     @asynccontextmanager
     async def returning(self, name: str) -> AsyncIterator[Supervisor]:
@@ -248,7 +252,7 @@ class _Run:
                     await self.hand_over(supervisor, exchanges)
                     if start % (IMPORT_MESSAGES * 50) == 0:
                         await self.show(supervisor)
-        row["memories/s"] = round(self.memories / row["seconds"])
+        row["memories_per_s"] = round(self.memories / row["s"])
         draft.rename(self.vectors_path)
 
     def exchanges(self, first: int) -> tuple[list[Exchange], bytes]:
@@ -278,8 +282,8 @@ class _Run:
                 if time.perf_counter() > deadline_s:
                     raise RuntimeError("The builds took too long.")
                 await trio.sleep(5)
-        row |= {"in memory MB": stats.bytes_in_memory // 1_000_000, **stats.index}
-        row["disk MB"] = disk_mb(self.directory / "data")
+        row |= {"in_memory_mb": stats.bytes_in_memory // 1_000_000, **stats.index}
+        row["disk_mb"] = disk_mb(self.directory / "data")
         print("builds", json.dumps(row), flush=True)
 
     # Reading.
@@ -301,7 +305,7 @@ class _Run:
                     times_s.append(time.perf_counter() - began_s)
                 row |= {
                     **summary(times_s),
-                    "cpu ms": round((time.process_time() - began_cpu_s) * 1e3 / len(queries), 1),
+                    "cpu_ms": round((time.process_time() - began_cpu_s) * 1e3 / len(queries), 1),
                 }
         self.compare(supervisor, queries)
 
@@ -332,8 +336,8 @@ class _Run:
             first.append(bool(ranked[0] == exactly[0]))
         self.rows["against exact"] = row = {
             "recall@10": round(statistics.mean(found), 4),
-            "ranking overlap@10": round(statistics.mean(shared), 4),
-            "same first": round(statistics.mean(first), 4),
+            "ranking_overlap@10": round(statistics.mean(shared), 4),
+            "same_first@1": round(statistics.mean(first), 4),
         }
         print("against exact", json.dumps(row), flush=True)
 
@@ -372,20 +376,22 @@ def inside(supervisor: Supervisor, vault: VaultRef | None) -> Vault:
     return actor._vault
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memories", type=int, default=20_000)
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--directory", type=Path, help="where the vault stays for the next run")
-    options = parser.parse_args()
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="memoryrouter-bench-") as temporary:
-        directory = options.directory or Path(temporary)
+        directory = chosen.directory or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        bench = _Run(directory, options.memories, options.questions)
+        bench = _Run(directory, chosen.memories, chosen.questions)
         trio.run(bench.run)
-    report(f"A vault of {options.memories} memories", bench.rows)
+    yield Table(f"A vault of {chosen.memories} memories", bench.rows)
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"memories": 2_000, "questions": 10}
+    sys.exit(run_benchmark(measure, __doc__, options, quick=quick))

@@ -11,31 +11,36 @@ import argparse
 import json
 import os
 import random
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import trio
 
-from bench._harness import Connection, question, report, run_clients, running_server
+from bench._harness import Connection, question, run_clients, running_server
+from bench._options import run_benchmark
+from bench._results import Table
 from bench._vaults import disk_bytes, write_vaults
 
 CLIENTS = (1, 16)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vaults", type=int, default=10_000)
     parser.add_argument("--memories", type=int, default=10, help="in each vault")
     parser.add_argument("--requests", type=int, default=1_000, help="for each number of clients")
-    arguments = parser.parse_args()
-    memories = arguments.vaults * arguments.memories
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
+    memories = chosen.vaults * chosen.memories
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="memoryrouter-bench-") as temporary:
         data_dir = Path(temporary) / "data"
         began_s = time.perf_counter()
         os.environ["MEMORYROUTER_ACCOUNT_KEY"], keys = trio.run(
-            write_vaults, data_dir, [arguments.memories] * arguments.vaults
+            write_vaults, data_dir, [chosen.memories] * chosen.vaults
         )
         rows["written"] = {"s": round(time.perf_counter() - began_s, 1)}
         size_bytes = disk_bytes(data_dir)
@@ -57,10 +62,10 @@ def main() -> None:
             rows["start to ready"] = {**seconds, "mb": round(server.rss_bytes / 1e6)}
             for clients in CLIENTS:
                 name = f"prepare with random keys, {clients} clients"
-                rows[name] = run_clients(server.port, prepare, clients=clients, requests=arguments.requests)
+                rows[name] = run_clients(server.port, prepare, clients=clients, requests=chosen.requests)
                 rows[name]["mb"] = round(server.rss_bytes / 1e6)
-    report(f"{arguments.vaults} vaults of {arguments.memories} memories of 500 bytes", rows)
+    yield Table(f"{chosen.vaults} vaults of {chosen.memories} memories of 500 bytes", rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_benchmark(measure, __doc__, options, quick={"vaults": 100, "requests": 50}))

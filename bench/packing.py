@@ -21,7 +21,9 @@ from statistics import mean
 
 import msgspec
 
-from bench._examples import embedded, open_vault
+from bench._examples import embedded, open_vault, read
+from bench._options import data_options, run_benchmark
+from bench._results import Table
 from bench.recall_quality import VaultData
 from models.embedding import EmbeddingModel, open_embedding_model
 from models.memory_settings import RecallSettings
@@ -43,21 +45,15 @@ class Packed(msgspec.Struct, frozen=True):
     texts: int
 
 
-def main() -> int:
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     """A table for each set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", type=Path, metavar="DATA.json")
-    parser.add_argument("--cache", type=Path, required=True, help="directory for vectors and the prepared model")
-    parser.add_argument("--every", type=int, default=1, help="use each n-th question only")
-    options = parser.parse_args()
-    encoder = open_embedding_model(options.cache / "models", threads=1)
-    for path in options.data:
+    encoder = open_embedding_model(chosen.cache / "models", threads=1)
+    for path in chosen.data:
         results: dict[tuple[str, str], list[Packed]] = defaultdict(list)
-        for data in msgspec.json.decode(path.read_bytes(), type=list[VaultData]):
-            for key, packed in measured(data, encoder, options.cache, options.every):
+        for data in read(path):
+            for key, packed in measured(data, encoder, chosen.cache, chosen.every):
                 results[key].append(packed)
-        print_table(path.name, results)
-    return 0
+        yield Table(path.name, {f"{bound}, {way}": figures(rows) for (bound, way), rows in results.items()})
 
 
 def measured(
@@ -126,15 +122,17 @@ def result(entries: Sequence[Entry], gold: set[int], counter: ContextTokens, now
     )
 
 
-def print_table(name: str, results: dict[tuple[str, str], list[Packed]]) -> None:
-    """A line for each bound and way."""
-    count = len(next(iter(results.values())))
-    print(f"\n{name}: n = {count}\n{'':14}{'':10}{'gold':>8}{'any':>8}{'all':>8}{'tokens':>9}{'texts':>8}")
-    for (bound, way), rows in results.items():
-        shares = [100 * mean(values) for values in zip(*((row.gold, row.any, row.all) for row in rows), strict=True)]
-        tokens, texts = mean([row.tokens for row in rows]), mean([row.texts for row in rows])
-        print(f"{bound:14}{way:10}" + "".join(f"{share:8.1f}" for share in shares) + f"{tokens:9.0f}{texts:8.1f}")
+def figures(rows: Sequence[Packed]) -> dict[str, float]:
+    """The means of a bound and way: shares in percent, tokens, texts."""
+    shares = {
+        "share_gold": mean([row.gold for row in rows]),
+        "share_any": mean([row.any for row in rows]),
+        "share_all": mean([row.all for row in rows]),
+    }
+    percent = {name: round(100 * share, 1) for name, share in shares.items()}
+    tokens, texts = mean([row.tokens for row in rows]), mean([row.texts for row in rows])
+    return {**percent, "tokens": round(tokens), "texts": round(texts, 1), "n": len(rows)}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_benchmark(measure, __doc__, data_options, quick={"every": 20}))

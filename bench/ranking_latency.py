@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ from numpy.typing import NDArray
 from actors.analysis import analyse
 from actors.segmented_index import THRESHOLD
 from actors.vault import Vault
-from bench._harness import question, report, sentence
+from bench._harness import question, sentence
+from bench._options import run_benchmark
+from bench._results import Table
 from models.chunking import TOKENS_MAX
 from models.embedding import EmbeddingModel, open_embedding_model
 from models.memory import Exchange, InboxRow, Message
@@ -34,21 +37,22 @@ FIRST_MS = 1_760_000_000_000
 LIMIT = 30
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memories", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--questions", type=int, default=100, help="of a round")
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     with tempfile.TemporaryDirectory(prefix="memoryrouter-bench-") as temporary:
         encoder = open_embedding_model(Path(temporary), threads=1)
     rows = {}
-    for memories in arguments.memories:
+    for memories in chosen.memories:
         vault = filled(memories, encoder)
-        queries = [recall_of(number) for number in range(arguments.questions)]
+        queries = [recall_of(number) for number in range(chosen.questions)]
         for query in queries[:10]:
             vault.recall(query)  # columns are grown, terms known
-        rounds = [measured_ms(vault, queries) for _ in range(arguments.rounds)]
+        rounds = [measured_ms(vault, queries) for _ in range(chosen.rounds)]
         words_ms, recall_ms = (statistics.median(figures) for figures in zip(*rounds, strict=True))
         rows[f"{memories} memories"] = {
             "words_ms": round(words_ms, 2),
@@ -56,7 +60,7 @@ def main() -> None:
             "recall_ms": round(recall_ms, 2),
             "load": round(os.getloadavg()[0], 1),
         }
-    report("ranking alone, CPU time", rows)
+    yield Table("ranking alone, CPU time", rows)
 
 
 def filled(memories: int, encoder: EmbeddingModel) -> Vault:
@@ -110,4 +114,5 @@ def measured_ms(vault: Vault, queries: Sequence[Recall]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main()
+    quick = {"memories": [1_000], "questions": 20, "rounds": 1}
+    sys.exit(run_benchmark(measure, __doc__, options, quick=quick))

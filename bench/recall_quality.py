@@ -29,6 +29,10 @@ from typing import Any
 import httpx
 import msgspec
 
+from bench._options import run_benchmark
+from bench._percentiles import summary
+from bench._results import Table
+
 LINES_MAX = 10_000  # of one upload
 EMBEDDING_WAIT_S = 1_800.0
 POLL_S = 0.5
@@ -85,39 +89,30 @@ class OpenVault(msgspec.Struct, frozen=True):
     key: str
 
 
-def main() -> int:
-    """Run the bench; the exit code is 0 if every question was asked."""
-    options = parse_options()
-    account_key = options.account_key or os.environ.get("MEMORYROUTER_ACCOUNT_KEY")
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
+    """A table for each file."""
+    account_key = chosen.account_key or os.environ.get("MEMORYROUTER_ACCOUNT_KEY")
     if not account_key:
         print("Give --account-key or set MEMORYROUTER_ACCOUNT_KEY.", file=sys.stderr)
-        return 2
-    report: dict[str, Any] = {}
-    with httpx.Client(base_url=options.url, timeout=120.0) as client:
-        for path in options.data:
+        raise SystemExit(2)
+    with httpx.Client(base_url=chosen.url, timeout=120.0) as client:
+        for path in chosen.data:
             data = msgspec.json.decode(path.read_bytes(), type=list[VaultData])
             vaults = [fill_vault(client, account_key, vault) for vault in data]
-            answers = list(ask_all(client, vaults, limit=options.limit, null=options.null))
-            report[path.name] = summary(answers)
-            print_report(path.name, report[path.name])
-            if options.delete:
+            answers = list(ask_all(client, vaults, limit=chosen.limit, null=chosen.null))
+            yield Table(path.name, rows_of(answers))
+            if chosen.delete:
                 for vault in vaults:
                     call(client, "DELETE", "/v1/memory", vault.key)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 0
 
 
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", type=Path, metavar="DATA.json")
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--account-key", help="else MEMORYROUTER_ACCOUNT_KEY")
     parser.add_argument("--limit", type=int, default=60, help="memories that a search returns (60)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures to this file")
     parser.add_argument("--null", action="store_true", help="also measure how often prepare finds nothing")
     parser.add_argument("--delete", action="store_true", help="empty the vaults afterwards")
-    return parser.parse_args()
 
 
 def fill_vault(client: httpx.Client, account_key: str, vault: VaultData) -> OpenVault:
@@ -199,17 +194,13 @@ def call(client: httpx.Client, method: str, path: str, key: str, **request: Any)
     return result
 
 
-def summary(answers: Sequence[Answer]) -> dict[str, Any]:
-    """The figures of a set and of each of its categories."""
+def rows_of(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
+    """The figures of a set and of each of its categories, and how long a search took."""
     categories: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         categories[answer.category].append(answer)
-    latencies = sorted(answer.latency_ms for answer in answers)
-    return {
-        "all": figures(answers),
-        "categories": {name: figures(categories[name]) for name in sorted(categories)},
-        "search_ms": {"p50": quantile(latencies, 0.5), "p99": quantile(latencies, 0.99)},
-    }
+    rows = {"all": figures(answers), **{name: figures(categories[name]) for name in sorted(categories)}}
+    return {**rows, "search": summary([answer.latency_ms / 1000 for answer in answers])}
 
 
 def figures(answers: Sequence[Answer]) -> dict[str, float]:
@@ -244,19 +235,5 @@ def percent(values: Sequence[float]) -> float:
     return round(100 * sum(values) / len(values), 1) if values else 0.0
 
 
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """A quantile of sorted values, one decimal; 0 of nothing."""
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
-
-
-def print_report(name: str, report: dict[str, Any]) -> None:
-    """A table: the set, then its categories."""
-    columns = list(report["all"])
-    print(f"\n{name}: search p50 {report['search_ms']['p50']} ms, p99 {report['search_ms']['p99']} ms")
-    print(f"{'':28}" + "".join(f"{column:>14}" for column in columns))
-    for label, row in (("all", report["all"]), *report["categories"].items()):
-        print(f"{label[:27]:28}" + "".join(f"{row.get(column, ''):>14}" for column in columns), flush=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_benchmark(measure, __doc__, options))

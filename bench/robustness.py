@@ -23,6 +23,7 @@ from actors import ranking
 from actors.features import FEATURES
 from actors.ranking_inputs import RankQuery, VaultArrays
 from bench._examples import Example, Floats, example_of, open_vault, questions_of, read
+from bench._options import data_options
 from bench._variants import VARIANTS
 from bench.fit_ranking import METRICS, cross_validated, results
 from models.embedding import EmbeddingModel, open_embedding_model
@@ -48,9 +49,7 @@ class Compared(msgspec.Struct, frozen=True, eq=False):
 def main() -> int:
     """A line for each variant and set; the exit code is 1 where the rank fusion is better than the product."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", type=Path, metavar="DATA.json")
-    parser.add_argument("--cache", type=Path, required=True, help="directory for vectors and the prepared model")
-    parser.add_argument("--every", type=int, default=1, help="use each n-th question only")
+    data_options(parser)
     options = parser.parse_args()
     encoder = open_embedding_model(options.cache / "models", threads=1)
     lost = []

@@ -6,17 +6,24 @@ process to its first answered request.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from bench._harness import report, running_server
+from bench._harness import running_server
+from bench._options import run_benchmark
+from bench._results import Table
 
-WARM_STARTS = 5
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--starts", type=int, default=5, help="warm ones, whose medians are shown")
 
 
-def main() -> None:
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     with tempfile.TemporaryDirectory(prefix="memoryrouter-bench-") as temporary:
         data_dir = Path(temporary) / "data"
         with running_server(data_dir) as server:
@@ -24,21 +31,18 @@ def main() -> None:
             cold_s = server.started_s
         warm: list[float] = []
         rss: list[int] = []
-        for _ in range(WARM_STARTS):
+        for _ in range(chosen.starts):
             with running_server(data_dir) as server:
                 warm.append(server.started_s)
                 rss.append(server.rss_bytes)
-    report(
+    yield Table(
         "Start and memory",
         {
             "cold start": {"s": round(cold_s, 2)},
-            f"warm start, median of {WARM_STARTS}": {
-                "s": round(statistics.median(warm), 2),
-                "rss_mb": round(statistics.median(rss) / 1e6),
-            },
+            "warm start": {"s": round(statistics.median(warm), 2), "rss_mb": round(statistics.median(rss) / 1e6)},
         },
     )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_benchmark(measure, __doc__, options, quick={"starts": 1}))

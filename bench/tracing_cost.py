@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from typing import Any
 
 import trio
 
-from bench._harness import fill_vault, posting, question, report, run_clients, running_server
+from bench._harness import fill_vault, posting, question, run_clients, running_server
+from bench._options import run_benchmark
+from bench._results import Table
 from models.tracing_settings import TracingSettings
 from router.spans import begin_call, describe_request, record_part, step
 from router.tracing import open_tracing
@@ -123,19 +126,19 @@ def measure_whole(url: str, *, requests: int, rounds: int) -> dict[str, dict[str
     }
 
 
-def main() -> None:
-    """Run both and print tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     os.environ["MEMORYROUTER_LOG__LEVEL"] = "error"
     with receiver() as url:
-        alone = trio.run(lambda: measure_alone(url, requests=arguments.requests, rounds=arguments.rounds))
-        report("Tracing alone", alone)
-        whole = measure_whole(url, requests=max(50, arguments.requests // 10), rounds=arguments.rounds)
-        report("Whole requests of prepare", whole)
+        alone = trio.run(lambda: measure_alone(url, requests=chosen.requests, rounds=chosen.rounds))
+        yield Table("Tracing alone", alone)
+        whole = measure_whole(url, requests=max(50, chosen.requests // 10), rounds=chosen.rounds)
+        yield Table("Whole requests of prepare", whole)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_benchmark(measure, __doc__, options, quick={"requests": 100, "rounds": 1}))

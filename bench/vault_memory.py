@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import trio
 
-from bench._harness import report, running_server
+from bench._harness import running_server
+from bench._options import run_benchmark
+from bench._results import Table
 from bench._vaults import write_vaults
 
 KEPT = {"MEMORYROUTER_VAULTS__IDLE_TIMEOUT_S": "3600"}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vaults", type=int, default=400)
     parser.add_argument("--memories", type=int, default=100, help="in each vault")
-    arguments = parser.parse_args()
+
+
+def measure(chosen: argparse.Namespace) -> Iterator[Table]:
     with tempfile.TemporaryDirectory(prefix="memoryrouter-bench-") as temporary:
         data_dir = Path(temporary) / "data"
         os.environ["MEMORYROUTER_ACCOUNT_KEY"], keys = trio.run(
-            write_vaults, data_dir, [arguments.memories] * arguments.vaults
+            write_vaults, data_dir, [chosen.memories] * chosen.vaults
         )
         with running_server(data_dir, KEPT) as server, httpx.Client(base_url=server.url, timeout=60) as client:
 
@@ -44,7 +49,7 @@ def main() -> None:
             for key in warm:  # what the first requests of a process cost is not the vaults'
                 search(key)
             idle = server.rss_bytes
-            assert all(ask(key) == arguments.memories for key in cold)
+            assert all(ask(key) == chosen.memories for key in cold)
             loaded = server.rss_bytes
             for key in cold:
                 search(key)
@@ -53,8 +58,8 @@ def main() -> None:
         name: {"kb_per_vault": round((size - idle) / len(cold) / 1e3, 1), "mb": round(size / 1e6)}
         for name, size in {"idle": idle, "loaded": loaded, "searched": searched}.items()
     }
-    report(f"Memory of {len(cold)} vaults of {arguments.memories} memories", rows)
+    yield Table(f"Memory of {len(cold)} vaults of {chosen.memories} memories", rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_benchmark(measure, __doc__, options, quick={"vaults": 40}))
