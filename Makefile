@@ -24,7 +24,7 @@ ARGS ?=
 
 BIN := .venv/bin
 # These need files of conversations, which are named to them; the names with _ are no benchmarks.
-NEED_DATA := ablations fit_ranking fit_relevance follow_ups packing recall_quality robustness
+NEED_DATA := ablations fit_ranking fit_relevance follow_ups packing plot recall_quality robustness
 BENCHMARKS := $(filter-out $(NEED_DATA),$(basename $(notdir $(sort $(wildcard bench/[a-z]*.py)))))
 # Each client has an environment of its own, below .venv/clients: their dependencies contradict each other.
 CLIENTS := $(basename $(notdir $(wildcard tests/clients/*.txt)))
@@ -110,8 +110,8 @@ lock: .venv/tools/installed
 		--output-file requirements/tracing.txt
 	$(COMPILE) pyproject.toml --extra tracing --extra binary --constraints requirements/tests.txt \
 		--output-file requirements/binary.txt
-	$(COMPILE) pyproject.toml --extra docs --constraints requirements/tests.txt --output-file requirements/docs.txt
 	$(COMPILE) requirements/build.in --constraints requirements/runtime.txt --output-file requirements/build.txt
+	$(COMPILE) requirements/docs.in --output-file requirements/docs.txt
 	$(COMPILE) requirements/tools.in --output-file requirements/tools.txt
 
 # --strict: a package that the service does not know is a failure, too.

@@ -28,7 +28,7 @@ class App(QuartTrio):
 
 
 class Connection(TrioASGIHTTPConnection):
-    """One HTTP request. The handler runs in the task that the server gave it and is ends when the client leaves."""
+    """One HTTP request. The handler runs in the task that the server gave it, and ends when the client leaves."""
 
     async def __call__(self, receive: Any, send: Any) -> None:
         """Serve it."""

@@ -1,7 +1,7 @@
 """From a conversation to a context: the question, its embedding, the vault's answer, the rendered block.
 
-Owns the cache of blocks for tool loops. `recall` raises; whether a failure may be passed over
-is the route's business (promise 4).
+Owns the cache of blocks for tool loops. `recall` raises; whether a failure may be passed over is the route's business
+(promise 4).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What every route does first: read the body within its limits, find the caller, resolve the options."""
+"""What every route does first: read the body within its limits, find the caller, resolve the options.
+
+Owns the caller of a request, who is looked for once, whoever asks again. Must never know what a route does.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """The house: every lifetime of the server, nested. Read this file first.
 
-    store        the log and the directory of keys: everything durable
-      usage        counts of what keys use, journalled until the store has them
-        embedder     texts to vectors, for all vaults and requests
-          supervisor   Memory Key -> vault actor
-            upstream     one HTTP client per provider
-              server       Hypercorn around the Quart-Trio application
+    tracing      the exporter of traces, where somebody wants them
+      store        the log and the directory of keys: everything durable
+        usage        counts of what keys use, journalled until the store has them
+          embedder     texts to vectors, for all vaults and requests
+            supervisor   Memory Key -> vault actor
+              upstream     connections to each provider
+                server       Hypercorn around the Quart-Trio application
 
 Each opens inside the one before and closes before it, so shutting down is nothing but leaving the blocks: the server
 finishes its requests, the vaults empty their mailboxes, the store commits what is queued.
@@ -204,6 +205,7 @@ async def _work_beside(components: Components, scope: trio.CancelScope) -> None:
                 components.store,
                 components.supervisor,
                 default_days=components.settings.memory.retention_days,
+                audit_keep_days=components.settings.audit.keep_days,
                 now_ms=components.now_ms,
                 deleted=components.recaller.forget_blocks,
             )

@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import httpx
 import msgspec
 import trio
 
-from models.embedding import EmbeddingModel, TextEncoder, open_embedding_model
+from models.embedding import TextEncoder
 from models.provider_settings import ProviderSettings
 from models.server_settings import ServerSettings
 from models.settings import ProvidersSettings, Settings, StoreSettings
@@ -258,18 +258,12 @@ async def open_reply(client: Client, path: str, body: Any) -> AsyncIterator[RawR
 
 
 def open_http(url: str, *, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
-    """Connections to a server, for the length of an `async with`; `tls` trusts its certificate."""
-    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False, verify=tls or True)
+    """Connections to a server, for the length of an `async with`; `tls` trusts its certificate.
 
-
-_real_encoder: list[EmbeddingModel] = []
-
-
-def real_encoder(folder: Path) -> EmbeddingModel:
-    """The embedding model that the product uses; opened once for all tests of a run."""
-    if not _real_encoder:
-        _real_encoder.append(open_embedding_model(folder, threads=1))
-    return _real_encoder[0]
+    Without TLS no certificates of authorities are read, which takes 30 ms each time.
+    """
+    verify = tls or url.startswith("https:")
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False, verify=verify)
 
 
 class ServerProcess:
@@ -351,15 +345,33 @@ async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
         yield rest.decode()
 
 
+def serve_command(data_dir: Path) -> list[str]:
+    """`python -m router serve` with this data directory on a free port."""
+    return [sys.executable, "-m", "router", "serve", "--data-dir", str(data_dir), "--port", "0"]
+
+
+def serve_environment(own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without settings, with those of a patient server with one shard, and its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMORYROUTER_")}
+    return {**kept, **PATIENT_ENVIRONMENT, "MEMORYROUTER_STORE__SHARDS": "1", **(own or {})}
+
+
+def open_process(
+    data_dir: Path, *, environment: Mapping[str, str] | None = None
+) -> AbstractAsyncContextManager[ServerProcess]:
+    """The program from this checkout, serving; see `serve_command` and `serve_environment`."""
+    return open_program(serve_command(data_dir), cwd=ROOT, environment=serve_environment(environment))
+
+
 @asynccontextmanager
-async def open_process(data_dir: Path, *, environment: Mapping[str, str] | None = None) -> AsyncIterator[ServerProcess]:
-    """`python -m router serve` with this data directory on a free port; killed at the end if it still runs."""
-    command = [sys.executable, "-m", "router", "serve", "--data-dir", str(data_dir), "--port", "0"]
-    own = {name: value for name, value in os.environ.items() if not name.startswith("MEMORYROUTER_")}
+async def open_program(
+    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
+) -> AsyncIterator[ServerProcess]:
+    """A command that serves, with this environment and no other; killed at the end if it still runs."""
     process = await trio.lowlevel.open_process(
         command,
-        cwd=ROOT,
-        env=own | PATIENT_ENVIRONMENT | {"MEMORYROUTER_STORE__SHARDS": "1"} | dict(environment or {}),
+        cwd=cwd,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -22,7 +22,6 @@ EXTRAS = [
     ("runtime", ()),
     ("tests", ("test", "lint", "tracing")),
     ("tracing", ("tracing",)),
-    ("docs", ("docs",)),
     ("binary", ("binary", "tracing")),
 ]
 """The locks that follow pyproject.toml, with the extras that each of them has."""
@@ -93,6 +92,15 @@ def test_the_locks_hold_what_pyproject_asks_for(lock: str, extras: tuple[str, ..
             assert requirement.specifier.contains(Version(pinned)), requirement
 
 
+@pytest.mark.parametrize("lock", ["build", "docs", "tools"])
+def test_the_other_locks_hold_what_their_lists_ask_for(lock: str) -> None:
+    """A list is `requirements/NAME.in`: none of it is part of the program."""
+    lines = (PROJECT / "requirements" / f"{lock}.in").read_text(encoding="utf-8").splitlines()
+    locked = {pin.name: pin.version for pin in pins(lock) if pin.applies()}
+    for requirement in (Requirement(line) for line in lines if not line.startswith("#")):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+
+
 @pytest.mark.parametrize("minor", PYTHONS)
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_python_gets_one_version_of_a_package(lock: str, minor: str) -> None:
@@ -104,7 +112,7 @@ def test_a_python_gets_one_version_of_a_package(lock: str, minor: str) -> None:
 def test_tests_run_with_the_versions_that_are_served_with(minor: str) -> None:
     """As does what has to be built: numpy's headers are those of the numpy that runs."""
     served = {pin.name: pin.version for pin in pins("runtime") if pin.applies(python(minor))}
-    for lock in ("tests", "build", "tracing", "docs", "binary"):
+    for lock in ("tests", "build", "tracing", "binary"):
         here = {pin.name: pin.version for pin in pins(lock) if pin.applies(python(minor))}
         assert {name: here[name] for name in here.keys() & served} == {
             name: served[name] for name in here.keys() & served

@@ -1,6 +1,7 @@
 """The dashboard's files as a browser gets them: read once at the start, from the package and from nowhere else.
 
-A path is looked up among the names that were read, so that there is no path to climb. The page asks for them below a
+Owns which files those are, their types and how long they are kept. Must never open a file for a request: a path is
+looked up among the names that were read, so that there is no path to climb. The page asks for them below a
 folder named after their content: what is there never changes, and modules that import each other stay within it.
 """
 

@@ -1,4 +1,7 @@
-"""What a chat of this session did with memory, as JSON: what was injected, and what the vault has of it now."""
+"""What a chat of this session did with memory, as JSON: what was injected, and what the vault has of it now.
+
+Must never show a chat of another session, nor of a vault that the session may not see.
+"""
 
 from __future__ import annotations
 

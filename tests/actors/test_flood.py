@@ -50,7 +50,8 @@ class Flood:
     @property
     def held(self) -> int:
         """Messages that the vault is behind now."""
-        return self._house.supervisor.statistics()["inbox_messages"]
+        messages: int = self._house.supervisor.statistics()["inbox_messages"]
+        return messages
 
     def check_bounds(self) -> None:
         """Nothing that waits is longer than it may be."""

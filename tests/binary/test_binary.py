@@ -12,8 +12,8 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,7 @@ from models.model_files import MODEL_ID
 from models.version import VERSION
 from tests.fakes.certificates import SelfSigned
 from tests.fakes.trace_receiver import open_trace_receiver
-from tests.patience import PATIENCE_S
-from tests.running import ROOT, Client, ServerProcess, open_http
+from tests.running import ROOT, Client, ServerProcess, open_http, open_program
 
 BINARY = ROOT / "dist" / "memoryrouter"
 NAME_LENGTH, TRAILER_LENGTH = 32, 66
@@ -60,28 +59,14 @@ def run(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@asynccontextmanager
-async def serving(
+def serving(
     cwd: Path, data_dir: Path, cache: Path, settings: Mapping[str, str] | None = None, *, command: tuple[str, ...] = ()
-) -> AsyncIterator[ServerProcess]:
+) -> AbstractAsyncContextManager[ServerProcess]:
     """It serves, started by this command if one is given; killed at the end if it still runs."""
-    process = await trio.lowlevel.open_process(
+    return open_program(
         [*command, str(BINARY), "serve", "--data-dir", str(data_dir), "--port", "0"],
-        cwd=cwd, env={"MEMORYROUTER_UNPACK_DIR": str(cache), **(settings or {})},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=cwd, environment={"MEMORYROUTER_UNPACK_DIR": str(cache), **(settings or {})},
     )  # fmt: skip
-    server = ServerProcess(process)
-    async with trio.open_nursery() as reading:
-        reading.start_soon(server.read_stdout)
-        reading.start_soon(server.read_stderr)
-        try:
-            await server.wait_serving()
-            yield server
-        finally:
-            if process.returncode is None:
-                process.kill()
-            with trio.CancelScope(shield=True), trio.move_on_after(PATIENCE_S):
-                await server.wait()
 
 
 def test_with_nothing_at_all_it_says_its_version() -> None:

@@ -29,6 +29,7 @@ from models.settings_loading import load_settings
 from tests.documents.blocks import SHELL, TEXT, Block
 from tests.documents.provider import KindProvider
 from tests.patience import PATIENCE_S, PATIENT_ENVIRONMENT
+from tests.prepared_model import put_model
 from tests.running import ROOT, ServerProcess
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -66,7 +67,7 @@ class PageRun:
         """Let the next block be the first of a page of its own: another account key, with a vault of its own."""
         await self._serve()
         headers = {"Authorization": f"Bearer {self._account_key}"}
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S, headers=headers) as http:
+        async with _open_http(headers) as http:
             body = {"name": "of a page", "kind": "account"}
             made = await http.post(f"http://{self._addresses[0]}/v1/keys", json=body)
         key = made.raise_for_status().json()["key"]
@@ -123,7 +124,7 @@ class PageRun:
     async def _wait_embedded(self) -> None:
         if self._server is None:
             return
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S, verify=False) as http:
+        async with _open_http() as http:
             with trio.fail_after(PATIENCE_S):
                 while True:
                     waiting = WAITING.search((await http.get(f"{self._server.url}/metrics")).text)
@@ -197,7 +198,7 @@ class PageRun:
         method, _, path = block.marks["request"].partition(" ")
         key = self.environment["MEMORYROUTER_ACCOUNT_KEY"]
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S, headers=headers) as http:
+        async with _open_http(headers) as http:
             answer = await http.request(method, f"http://{self._addresses[0]}{path}", json=value)
         assert answer.is_success, f"{block.place}: {answer.status_code} {answer.text}"
         self.output = answer.text
@@ -214,6 +215,10 @@ class PageRun:
         text = SERVER_ADDRESS.sub(self._addresses[0], text)
         text = PROVIDER_ADDRESS.sub(self._addresses[1], text)
         return ACCOUNT_KEY.sub(self.environment.get("MEMORYROUTER_ACCOUNT_KEY", "mk_..."), text)
+
+
+def _open_http(headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S, headers=headers, verify=False)  # of the test's making
 
 
 def assert_printed(block: Block, output: str) -> None:
@@ -244,7 +249,7 @@ async def open_page(folder: Path, commands: Path) -> AsyncIterator[PageRun]:
 
 
 def make_checkout(folder: Path) -> None:
-    """A folder that looks like the project after `make test`, without its data."""
+    """A folder that looks like the project after `make test`, without its data but for the embedding model."""
     (folder / ".venv").mkdir(parents=True)
     for part in ("bin", "lib", "pyvenv.cfg"):  # Python looks for the last beside the folder of its first name
         (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
@@ -252,6 +257,7 @@ def make_checkout(folder: Path) -> None:
         (folder / name).symlink_to(ROOT / name)
     for stamp in ("installed", "installed-for-tests"):
         (folder / ".venv" / stamp).touch()
+    put_model(folder / "data")
     (folder / "home").mkdir()
     (folder / "home" / ".curlrc").write_text("fail-with-body\nshow-error\n", encoding="utf-8")
 

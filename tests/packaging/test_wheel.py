@@ -20,7 +20,7 @@ import trio
 
 from models.version import VERSION
 from tests.patience import PATIENCE_S
-from tests.running import ROOT, Client, ServerProcess, open_http
+from tests.running import ROOT, Client, open_http, open_program
 
 BUILT = ("LICENSE", "README.md", "config.toml", "pyproject.toml", "models", "actors", "router", "bench")
 
@@ -122,23 +122,14 @@ async def test_one_version_everywhere(installed: Path, wheel: Path, tmp_path: Pa
     assert wheel.name == f"memoryrouter-{VERSION}-py3-none-any.whl"
     said = await trio.run_process([str(installed), "--version"], cwd=tmp_path, capture_stdout=True)
     assert said.stdout.decode() == f"memoryrouter {VERSION}\n"
-    process = await trio.lowlevel.open_process(
-        [str(installed), "serve", "--port", "0"], cwd=tmp_path, env={"PATH": os.environ["PATH"]},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    server = ServerProcess(process)
-    async with trio.open_nursery() as reading:
-        reading.start_soon(server.read_stdout)
-        reading.start_soon(server.read_stderr)
-        try:
-            await server.wait_serving()
-            async with open_http(server.url) as http:
-                await use(http, Client(http, server.account_key))
-            process.terminate()
-            assert await server.wait() == 0
-        finally:
-            if process.returncode is None:
-                process.kill()
+    command = [str(installed), "serve", "--port", "0"]
+    async with (
+        open_program(command, cwd=tmp_path, environment={"PATH": os.environ["PATH"]}) as server,
+        open_http(server.url) as http,
+    ):
+        await use(http, Client(http, server.account_key))
+        server.process.terminate()
+        assert await server.wait() == 0
 
 
 async def use(http: httpx.AsyncClient, client: Client) -> None:

@@ -68,9 +68,7 @@ def test_a_memory_key_in_any_header_stays_here(name: str, before: str) -> None:
 
 def test_headers_that_connection_names_and_odd_values_stay_here() -> None:
     """Hop-by-hop by declaration; control characters and non-ASCII could be read differently upstream."""
-    headers = sent(
-        ("Connection", "close, X-Title"), ("x-title", "t"), ("openai-x", "a\r\nb"), ("openai-y", "é")
-    )
+    headers = sent(("Connection", "close, X-Title"), ("x-title", "t"), ("openai-x", "a\r\nb"), ("openai-y", "é"))
 
     assert not headers.keys() & {"x-title", "openai-x", "openai-y", "connection"}
 

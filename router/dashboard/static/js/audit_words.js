@@ -43,11 +43,6 @@ export function actionWords(entry) {
   return entry.action.replaceAll(/[._]/g, " ");
 }
 
-/** What kind of thing it was done to: "key", "vault", "memories", "provider_key", "account", "dashboard". */
-export function kindOf(entry) {
-  return entry.action.split(entry.action.endsWith("_opened") ? "_" : ".")[0];
-}
-
 /** Who did it. @param {string} actor `key:12`, `operator`, `server` */
 export function actorWords(actor) {
   const words = { operator: "Operator", server: "Server" };
@@ -63,4 +58,31 @@ export function placeOf(target) {
   if (kind === "provider") return { label: name, address: href("/providers") };
   if (kind === "account") return { label: `acct_${name}` };
   return { label: target };
+}
+
+const ACTOR = /^(key_[1-9]\d{0,17}|operator|server)$/;
+const SUBJECT = /^(key|vault|acct)_[1-9]\d{0,17}$/;
+
+/**
+ * What a search asks of the server, and the words that are left: "by key_1 key_12 rotated" is what key_1 did to key_12,
+ * where it says "rotated".
+ * @param {string} text
+ */
+export function readSearch(text) {
+  const asked = { subject: null, actor: null, words: [] };
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  for (let at = 0; at < words.length; at += 1) {
+    if (words[at] === "by" && !asked.actor && ACTOR.test(words[at + 1] ?? "")) {
+      at += 1;
+      asked.actor = words[at];
+    } else if (!asked.subject && SUBJECT.test(words[at])) asked.subject = words[at];
+    else asked.words.push(words[at]);
+  }
+  return asked;
+}
+
+/** Whether an entry, as it is shown, has all of these words. */
+export function fits(entry, words) {
+  const text = `${actionWords(entry)} ${actorWords(entry.actor).label} ${placeOf(entry.target).label} ${entry.request_id ?? ""}`.toLowerCase();
+  return words.every((word) => text.includes(word));
 }

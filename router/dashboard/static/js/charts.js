@@ -58,14 +58,6 @@ export function meter(value, { max = 1, label, colour = 1 }) {
   );
 }
 
-/** A line without axes, for tiles. @param {Array<number|null>} values */
-export function sparkline(values, label) {
-  const top = Math.max(1e-9, ...values.map((value) => value ?? 0));
-  const x = (index) => (values.length > 1 ? (index / (values.length - 1)) * 100 : 50);
-  const path = pathOf(values, x, (value) => 23 - (value / top) * 22);
-  return svg("svg", { class: "sparkline", viewBox: "0 0 100 24", preserveAspectRatio: "none", role: "img", "aria-label": label }, svg("path", { class: "line series-1", d: path }));
-}
-
 function frame(first, draw, { bars = false } = {}) {
   let chart = first;
   let width = 0;
@@ -135,7 +127,7 @@ function summary(chart) {
 }
 
 /** Round values for the axis, from 0 to at least `top`. */
-export function ticksTo(top, count = 3) {
+function ticksTo(top, count = 3) {
   if (!(top > 0)) return [0, 1];
   const rough = top / count;
   const power = 10 ** Math.floor(Math.log10(rough));

@@ -173,7 +173,7 @@ export function copyButton(text, { label = "Copy", small = true, kind = "", spok
 }
 
 /** Put a text on the clipboard; also where the page has no TLS and browsers withhold the newer way. @returns {Promise<boolean>} */
-export async function copyText(text, near = document.body) {
+async function copyText(text, near = document.body) {
   try {
     await navigator.clipboard.writeText(text);
     return true;

@@ -3,7 +3,7 @@
  */
 
 import { findFocus, h, icon, uniqueId } from "./dom.js";
-import { busyWhile, button, errorState, field, textInput, toast } from "./components.js";
+import { busyWhile, button, errorState, field, textInput } from "./components.js";
 
 /**
  * Show a dialog: `{element, close, closed}`; `closed` is fulfilled when it has gone.
@@ -111,12 +111,5 @@ export async function formDialog({ title, fields, submitLabel, submit, intro, wi
   }
   named[0]?.field.control.focus();
   await dialog.closed;
-  return result;
-}
-
-/** Say in a toast what was done, once it is. */
-export async function doneWith(work, said) {
-  const result = await work();
-  toast(said);
   return result;
 }

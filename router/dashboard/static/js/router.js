@@ -43,7 +43,7 @@ function searchOf(query) {
 }
 
 /** The parameters of a path that a pattern fits, or null. `matchPath("/vaults/:id", "/vaults/vault_3")` */
-export function matchPath(pattern, path) {
+function matchPath(pattern, path) {
   const wanted = pattern.split("/").filter(Boolean);
   const given = path.split("/").filter(Boolean);
   if (wanted.length !== given.length) return null;

@@ -1,7 +1,7 @@
 /** Lines to copy: how programs talk to this server. Pure but for the address of the page. */
 
 /** The address that programs use, without a path. */
-export function serverUrl() {
+function serverUrl() {
   return window.location.origin;
 }
 

@@ -29,7 +29,7 @@ export function nextTheme() {
 }
 
 /** Make the page look as chosen. */
-export function applyTheme() {
+function applyTheme() {
   const theme = currentTheme();
   if (theme === "auto") document.documentElement.removeAttribute("data-theme");
   else document.documentElement.setAttribute("data-theme", theme);

@@ -26,7 +26,7 @@ const NAMES = {
 };
 
 /** What each feature added: `[{name, label, value, weight, added}]`, the strongest first. */
-export function contributions(explanation) {
+function contributions(explanation) {
   return Object.entries(explanation.features)
     .map(([name, value]) => {
       const weight = explanation.weights[name] ?? 0;
