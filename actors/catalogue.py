@@ -6,7 +6,7 @@ number. Positions and numbers are never reused; deleted ones are marked. Must ne
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from actors.columns import Column, items
 from actors.holdings import Holding
+from actors.layout import LayoutCache
 from actors.ranking_inputs import VaultArrays
 from actors.same_texts import SameTexts
 from actors.segmented_index import chunks_of, labels_of
@@ -50,10 +51,6 @@ class CatalogueCopy(msgspec.Struct, frozen=True, eq=False):
         return [memory for memory in self.memories if memory is not None], digests
 
 
-def _carrying(memory: Memory | None) -> Memory | None:
-    return None if memory is None or memory.small_talk or not memory.spans else memory
-
-
 class Catalogue:
     """Memories by seq and by position, in columns."""
 
@@ -76,6 +73,7 @@ class Catalogue:
         self._timestamp_ms = Column(np.int64)
         self._seq = Column(np.int64)
         self._showings = Showings()
+        self._layouts = LayoutCache()
         self._flagged: set[int] = set()  # positions of those that look planted: few, if any
         self._changed: dict[int, int] = {}  # by number, the seq of a memory whose text was changed
 
@@ -253,12 +251,16 @@ class Catalogue:
         same = self._texts.same_as_any(memory.content for memory in memories)
         return [self.at(int(place)) for place in np.flatnonzero(self._alive.view & same)]
 
-    def beside(self, seq: int) -> tuple[Memory | None, Memory | None]:
-        """What was said before and after a memory in its session; None for nothing, and for what carries nothing."""
-        position = self._positions[seq]
-        steps = self._previous.view[position], self._following.view[position]
-        before, after = (None if step == NOBODY else self.at(int(step)) for step in steps)
-        return _carrying(before), _carrying(after)
+    def beside(self, positions: NDArray[np.integer]) -> Iterator[tuple[Memory | None, Memory | None]]:
+        """What was said before and after each of these memories in its session; None for nothing, and for what carries
+        nothing."""
+        steps = (column.view[positions].tolist() for column in (self._previous, self._following))
+        for before, after in zip(*steps, strict=True):
+            yield self._carrying(before), self._carrying(after)
+
+    def _carrying(self, position: int) -> Memory | None:
+        memory = None if position == NOBODY else self.at(position)
+        return None if memory is None or memory.small_talk or not memory.spans else memory
 
     def chunks_of(self, seq: int) -> NDArray[np.int64]:
         """The chunk numbers of a memory."""
@@ -276,6 +278,11 @@ class Catalogue:
     def first_chunk(self, seq: int) -> int:
         """The number of a memory's first chunk."""
         return int(self._first_chunk.view[self._positions[seq]])
+
+    def first_chunks(self, positions: NDArray[np.integer]) -> NDArray[np.int32]:
+        """The number of the first chunk of each of these memories."""
+        first: NDArray[np.int32] = self._first_chunk.view[positions]
+        return first
 
     def session_number(self, session_id: str | None) -> int | None:
         """The number of a session, or None when nothing was stored under it."""
@@ -388,4 +395,5 @@ class Catalogue:
             characters=self._characters.view,
             text_number=self._texts.view,
             timestamp_ms=self._timestamp_ms.view,
+            layouts=self._layouts,
         )

@@ -28,15 +28,20 @@ def describing(catalogue: Catalogue, match: LexicalMatch, exact: Sequence[str] =
     """
     bits = {term: 1 << place for place, term in enumerate(match.terms)}
 
-    def describe(memories: NDArray[np.integer]) -> Described:
-        traits, numbers = catalogue.shown(memories)
+    def speaker_terms(numbers: NDArray[np.int32]) -> NDArray[np.uint64]:
+        if not numbers.any():
+            return np.zeros(len(numbers), np.uint64)
         names = catalogue.speakers()
         met, where = np.unique(numbers, return_inverse=True)
         named = [sum(bits.get(term, 0) for term in set(terms(names[number]))) for number in met.tolist()]
+        return np.array(named, np.uint64)[where]
+
+    def describe(memories: NDArray[np.integer]) -> Described:
+        traits, numbers = catalogue.shown(memories)
         held = np.zeros(len(memories), np.float32)
         if exact:
             texts = (catalogue.at(int(memory)).content[:EXACT_CHARACTERS_MAX].casefold() for memory in memories)
             held[:] = [sum(phrase in text for phrase in exact) / len(exact) for text in texts]
-        return Described(traits=traits, speaker_terms=np.array(named, np.uint64)[where], exact=held)
+        return Described(traits=traits, speaker_terms=speaker_terms(numbers), exact=held)
 
     return describe

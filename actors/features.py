@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.layout import SELF_CONTAINED_CHARACTERS, Layout
 from actors.ranking_inputs import Described, RankQuery, VaultArrays
 from models.time_intervals import TimeInterval
 from models.times import DAY_MS
@@ -30,8 +31,6 @@ from models.traits import (
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
-
-SELF_CONTAINED_CHARACTERS = 400
 
 LENGTH_MAX = 10_000
 """Characters beyond which a text counts as no longer: the weights were fitted on few that are (1 in 270), and drawn on
@@ -88,7 +87,9 @@ class Legs(msgspec.Struct, frozen=True, eq=False):
     cohesion: float
 
 
-def features(query: RankQuery, arrays: VaultArrays, legs: Legs, base: Floats, memories: Numbers) -> Floats:
+def features(
+    query: RankQuery, arrays: VaultArrays, layout: Layout, legs: Legs, base: Floats, memories: Numbers
+) -> Floats:
     """The features of some memories, float32 of shape (len(memories), len(FEATURES)).
 
     Args:
@@ -99,9 +100,9 @@ def features(query: RankQuery, arrays: VaultArrays, legs: Legs, base: Floats, me
     described = _described(query, np.concatenate([memories, np.where(before >= 0, before, memories)]))
     count = len(memories)
     traits, before_traits = described.traits[:count], described.traits[count:]
-    brief = briefness(arrays.characters[memories])
+    brief = layout.brief[memories]
     asked_before = (before >= 0) & ((before_traits & ENDS_ASKING) > 0)
-    giving = np.maximum(legs.own[before], 0) * briefness(arrays.characters[before]) * asked_before
+    giving = np.maximum(legs.own[before], 0) * layout.brief[before] * asked_before
     own = legs.own[memories]
     named = described.speaker_terms[:count]
     rows = {
@@ -121,12 +122,10 @@ def features(query: RankQuery, arrays: VaultArrays, legs: Legs, base: Floats, me
         "long": np.log1p(np.minimum(arrays.characters[memories], LENGTH_MAX) / SELF_CONTAINED_CHARACTERS),
         "told": _told(arrays.timestamp_ms[memories], query.intervals),
     }
-    return np.stack([np.asarray(rows[name], np.float32) for name in FEATURES], axis=1)
-
-
-def briefness(characters: NDArray[np.int32]) -> Floats:
-    """1 for texts up to `SELF_CONTAINED_CHARACTERS`, less for longer ones."""
-    return np.minimum(1, np.float32(SELF_CONTAINED_CHARACTERS) / np.maximum(characters, 1)).astype(np.float32)
+    table = np.empty((count, len(FEATURES)), np.float32)
+    for column, name in enumerate(FEATURES):
+        table[:, column] = rows[name]
+    return table
 
 
 def _described(query: RankQuery, memories: Numbers) -> Described:
@@ -137,6 +136,8 @@ def _described(query: RankQuery, memories: Numbers) -> Described:
 
 def _speakers(named: NDArray[np.uint64]) -> np.uint64:
     """The terms of the question that name speakers."""
+    if not named.any():
+        return np.uint64(0)
     terms, counts = np.unique(named, return_counts=True)
     common = terms[counts >= max(2, SPEAKERS_SHARE * len(named))]
     return np.uint64(np.bitwise_or.reduce(common, initial=np.uint64(0)))
@@ -158,6 +159,8 @@ def _window(arrays: VaultArrays, held: NDArray[np.uint64], memories: Numbers) ->
 
 def _covered(query: RankQuery, arrays: VaultArrays, legs: Legs, memories: Numbers, left_out: np.uint64) -> Floats:
     """The share of the question's words that stand in or around each memory, as far as neighbours tell."""
+    if legs.cohesion == 0:
+        return _coverage(query, legs.held[memories], left_out)
     around = _coverage(query, _window(arrays, legs.held, memories), left_out)
     if legs.cohesion == 1:
         return around

@@ -322,7 +322,7 @@ class Lexicon:
             weights.append(weight)
             if not frequency_of_documents:
                 continue
-            chunks = postings >> _FREQUENCY_BITS
+            chunks = (postings >> _FREQUENCY_BITS).astype(np.intp)  # as numpy wants it, once and not at each use
             frequencies = (postings & _FREQUENCY_MAX).astype(np.float32)
             scores[chunks] += weight * (K1 + 1) * frequencies / (frequencies + norms[chunks])
             if term not in TALKING:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from actors.cohesion import cohesion
 from actors.explaining import explained
-from actors.features import FEATURES, Legs, briefness, features
+from actors.features import FEATURES, Legs, features
+from actors.layout import Layout
 from actors.ranking_inputs import RankQuery, VaultArrays
 from actors.relevance import (
     answer_probability,
@@ -110,6 +111,7 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
         chunks: how many could be returned.
         base: per memory of the vault; -inf for what may not be returned.
         chunk_scores: per chunk of the vault.
+        layout: of the vault.
     """
 
     memories: Numbers
@@ -118,6 +120,7 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
     chunks: int
     base: Floats
     chunk_scores: Floats
+    layout: Layout
 
 
 def rank(query: RankQuery, arrays: VaultArrays) -> Ranked:
@@ -131,11 +134,11 @@ def rank(query: RankQuery, arrays: VaultArrays) -> Ranked:
     compared = found.features @ _WEIGHTS
     if query.preferred_session is not None:
         compared += PREFERRED_SESSION_BONUS * (arrays.session[found.memories] == query.preferred_session)
-    order, best = _collapsed(_merged(found, compared), query, arrays)
+    order, best = _best_of(found, compared, query, arrays)
     answerable = answerable_probability(found.evidence, found.chunks)
     return Ranked(
         memories=order,
-        chunks=_best_chunks(order, found.chunk_scores, arrays.chunk_memory),
+        chunks=order if found.layout.plain else _best_chunks(order, found.chunk_scores, arrays.chunk_memory),
         scores=np.asarray(answerable * answer_probability(log_shares(best, compared)), np.float32),
         answerable=answerable,
         explained=explained(order, found, compared, query, arrays) if query.explain else (),
@@ -156,21 +159,23 @@ def explanation(ranked: Ranked, place: int) -> Explanation:
 
 def candidates(query: RankQuery, arrays: VaultArrays) -> Candidates | None:
     """The memories worth comparing, with their features; None where there is nothing to return."""
-    eligible_chunks = query.eligible[arrays.chunk_memory]
+    layout = arrays.layout()
+    eligible_chunks = query.eligible if layout.plain else query.eligible[arrays.chunk_memory]
     chunks = int(np.count_nonzero(eligible_chunks))
     if query.limit < 1 or not chunks:
         return None
-    legs, chunk_scores = _legs(query, arrays, eligible_chunks)
-    base = _memory_scores(legs, query, arrays)
+    legs, chunk_scores = _legs(query, arrays, layout, eligible_chunks)
+    base = _memory_scores(legs, query, arrays, layout)
     count = min(int(np.count_nonzero(np.isfinite(base))), max(CANDIDATES, CANDIDATES_FACTOR * query.limit))
     memories = _best(base, count).astype(np.int64)
     return Candidates(
         memories=memories,
-        features=features(query, arrays, legs, base, memories),
+        features=features(query, arrays, layout, legs, base, memories),
         evidence=witnessed(legs.evidence, chunks),
         chunks=chunks,
         base=base,
         chunk_scores=chunk_scores,
+        layout=layout,
     )
 
 
@@ -186,9 +191,11 @@ def is_relevant(ranked: Ranked, *, least: float = RELEVANCE_LEAST) -> NDArray[np
     return np.asarray(ranked.scores >= min(least, RELEVANCE_KEPT_LEAST) * ranked.answerable, np.bool_)
 
 
-def _legs(query: RankQuery, arrays: VaultArrays, eligible_chunks: NDArray[np.bool_]) -> tuple[Legs, Floats]:
+def _legs(
+    query: RankQuery, arrays: VaultArrays, layout: Layout, eligible_chunks: NDArray[np.bool_]
+) -> tuple[Legs, Floats]:
     """What each memory has of its best chunk, and both legs together per chunk."""
-    first, with_chunks = _chunk_starts(arrays.chunk_memory)
+    all_eligible = bool(query.eligible.all())
     lexical = _standardised(query.lexical.scores, eligible_chunks, query.lexical_background)
     chunk_scores = LEXICAL_WEIGHT * lexical
     dense = np.zeros_like(lexical)
@@ -199,15 +206,13 @@ def _legs(query: RankQuery, arrays: VaultArrays, eligible_chunks: NDArray[np.boo
         chunk_scores = chunk_scores + DENSE_WEIGHT * dense
 
     def best(values: Floats, otherwise: float) -> Floats:
-        result = np.full(len(query.eligible), otherwise, np.float32)
-        result[with_chunks] = np.maximum.reduceat(values, first)
-        result[~query.eligible] = otherwise
-        return result
+        return layout.of_memories(values, query.eligible, otherwise=otherwise, all_eligible=all_eligible)
 
-    held = np.zeros(len(query.eligible), np.uint64)
-    if query.lexical.held is not None:
-        held[with_chunks] = np.bitwise_or.reduceat(query.lexical.held, first)
-        held[~query.eligible] = 0
+    held = query.lexical.held
+    if held is None:
+        held = np.zeros(len(query.eligible), np.uint64)
+    else:
+        held = layout.of_memories(held, query.eligible, otherwise=0, reduce=np.bitwise_or, all_eligible=all_eligible)
     words, meaning = best(lexical, 0.0), best(dense, 0.0)
     together = query.cohesion
     if together is None:
@@ -229,16 +234,10 @@ def _with_presumed(dense: Floats, known: NDArray[np.bool_], lexical: Floats, eli
 
     Else what has just been said would lose to what stands beside it, although it holds the very word asked for.
     """
+    if known.all():
+        return dense
     nearest = float(dense[known & eligible].max(initial=0.0))
     return np.where(known, dense, np.clip(lexical, 0, nearest)).astype(np.float32)
-
-
-def _chunk_starts(chunk_memory: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """The first chunk of each memory that has chunks, and those memories."""
-    if not len(chunk_memory):
-        return np.zeros(0, np.intp), np.zeros(0, np.int32)
-    first = np.flatnonzero(np.diff(chunk_memory, prepend=np.int32(-1)))
-    return first, chunk_memory[first]
 
 
 def _standardised(values: Floats, eligible: NDArray[np.bool_], background: tuple[float, float] | None) -> Floats:
@@ -246,40 +245,60 @@ def _standardised(values: Floats, eligible: NDArray[np.bool_], background: tuple
     unknown."""
     known = np.isfinite(values)
     if background is None:
-        population = values[eligible & known]
+        among = eligible & known
+        population = values if among.all() else values[among]
         if not len(population):
             return np.zeros_like(values)
         background = float(population.mean()), float(population.std())
     mean, deviation = background
     if deviation < _DEVIATION_LEAST:
         return np.zeros_like(values)
-    return np.where(known, (values - np.float32(mean)) / np.float32(deviation), np.float32(0))
+    standing = (values - np.float32(mean)) / np.float32(deviation)
+    return standing if known.all() else np.where(known, standing, np.float32(0))
 
 
-def _memory_scores(legs: Legs, query: RankQuery, arrays: VaultArrays) -> Floats:
+def _memory_scores(legs: Legs, query: RankQuery, arrays: VaultArrays, layout: Layout) -> Floats:
     """A memory's own score with what its neighbours and its session add."""
-    giving = np.float32(legs.cohesion) * np.maximum(legs.own, 0)
-    at_one = _neighbours(giving, arrays)
-    at_two = (
-        at_one[0][arrays.previous] * (arrays.previous >= 0),
-        at_one[1][arrays.next] * (arrays.next >= 0),
-    )
-    support = NEIGHBOUR_WEIGHTS[0] * np.maximum(*at_one) + NEIGHBOUR_WEIGHTS[1] * np.maximum(*at_two)
-    strength = np.zeros(int(arrays.session.max()) + 1, np.float32)
-    np.maximum.at(strength, arrays.session, giving)
-    scores = legs.own + support * briefness(arrays.characters) + SESSION_WEIGHT * strength[arrays.session]
+    scores = legs.own
+    if legs.cohesion != 0:
+        giving = np.float32(legs.cohesion) * np.maximum(legs.own, 0)
+        support = _support(giving, arrays)
+        strength = np.zeros(int(arrays.session.max()) + 1, np.float32)
+        np.maximum.at(strength, arrays.session, giving)
+        scores = scores + support * layout.brief + SESSION_WEIGHT * strength[arrays.session]
     if query.preferred_session is not None:
-        scores += PREFERRED_SESSION_BONUS * (arrays.session == query.preferred_session)
+        scores = scores + PREFERRED_SESSION_BONUS * (arrays.session == query.preferred_session)
     return np.asarray(scores, np.float32)
 
 
-def _neighbours(values: Floats, arrays: VaultArrays) -> tuple[Floats, Floats]:
-    """The value of the memory before and of the one after each memory in its session; 0 where there is
-    none."""
-    return (
-        np.where(arrays.previous >= 0, values[arrays.previous], np.float32(0)),
-        np.where(arrays.next >= 0, values[arrays.next], np.float32(0)),
+def _support(giving: Floats, arrays: VaultArrays) -> Floats:
+    """What the better neighbours at distance 1 and 2 give to each memory; 0 where there are none."""
+    at_one, at_two = [], []
+    for steps in (arrays.previous, arrays.next):
+        there = steps >= 0
+        near = giving[steps] * there
+        at_one.append(near)
+        at_two.append(near[steps] * there)
+    return np.asarray(
+        NEIGHBOUR_WEIGHTS[0] * np.maximum(*at_one) + NEIGHBOUR_WEIGHTS[1] * np.maximum(*at_two), np.float32
     )
+
+
+def _best_of(
+    found: Candidates, compared: Floats, query: RankQuery, arrays: VaultArrays
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """The best memories in order, one for each normalised text, with their scores. Ties go to the later memory.
+
+    Where no text was ever said twice, they are the best of those that were compared: nothing else can be above them.
+    """
+    wanted = query.limit
+    if found.layout.repeats or len(compared) <= wanted:
+        return _collapsed(_merged(found, compared), query, arrays)
+    places = np.lexsort((found.memories, compared))[::-1]
+    best = compared[places]
+    if best[wanted - 1] <= best[-1]:  # as low as the memories that were not compared may be
+        return _collapsed(_merged(found, compared), query, arrays)
+    return found.memories[places[:wanted]].astype(np.int32), best[:wanted].astype(np.float64)
 
 
 def _merged(found: Candidates, compared: Floats) -> Floats:
@@ -322,12 +341,18 @@ def _collapsed(scores: Floats, query: RankQuery, arrays: VaultArrays) -> tuple[N
 
 def _best(scores: Floats, count: int) -> NDArray[np.intp]:
     """The positions of the best `count` scores, best first, later before earlier among equals."""
-    if count < len(scores):
-        positions = np.sort(np.argpartition(-scores, count)[:count])[::-1]
-    else:
-        positions = np.arange(len(scores))[::-1]
+    positions = (_greatest(scores, count) if count < len(scores) else np.arange(len(scores)))[::-1]
     ordered: NDArray[np.intp] = positions[np.argsort(-scores[positions], kind="stable")]
     return ordered
+
+
+def _greatest(scores: Floats, count: int) -> NDArray[np.intp]:
+    """The positions of the greatest `count` of more scores, rising. Of those that share the last place some."""
+    least = np.partition(scores, len(scores) - count)[len(scores) - count] if count else np.inf
+    positions = np.flatnonzero(scores >= least)
+    if len(positions) == count:
+        return positions
+    return np.sort(np.argpartition(-scores, count)[:count])
 
 
 def _best_chunks(
@@ -337,6 +362,9 @@ def _best_chunks(
     starts = np.searchsorted(chunk_memory, memories, side="left")
     stops = np.searchsorted(chunk_memory, memories, side="right")
     return np.array(
-        [start + int(np.argmax(chunk_scores[start:stop])) for start, stop in zip(starts, stops, strict=True)],
+        [
+            start if stop - start == 1 else start + int(np.argmax(chunk_scores[start:stop]))
+            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+        ],
         np.int32,
     )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.index import DenseMatch
+from actors.layout import Layout, LayoutCache, layout_of
 from actors.lexicon import LexicalMatch
 from models.time_intervals import TimeInterval
 
@@ -27,6 +28,7 @@ class VaultArrays(msgspec.Struct, frozen=True, eq=False):
         characters: per memory, the length of its text.
         text_number: per memory, a number that memories with the same normalised text share; from 0 without gaps.
         timestamp_ms: per memory, when it was said.
+        layouts: what knows the layout of these columns from earlier; None where nobody does.
     """
 
     chunk_memory: NDArray[np.int32]
@@ -36,6 +38,12 @@ class VaultArrays(msgspec.Struct, frozen=True, eq=False):
     characters: NDArray[np.int32]
     text_number: NDArray[np.int32]
     timestamp_ms: NDArray[np.int64]
+    layouts: LayoutCache | None = None
+
+    def layout(self) -> Layout:
+        """What of these columns stays as it is while no memory comes."""
+        find = layout_of if self.layouts is None else self.layouts.of
+        return find(self.chunk_memory, self.characters, self.text_number)
 
 
 class Described(msgspec.Struct, frozen=True, eq=False):

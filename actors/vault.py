@@ -8,6 +8,7 @@ order gives the same vault, which is what makes replay after a crash safe.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,8 @@ from actors.store.protocol import Materialisation, Vectors
 from actors.unembedded import TextsToEmbed, Unembedded
 from actors.unwritten import Unwritten
 from actors.vault_reading import VaultReader
-from models.memory import Exchange, InboxRow, Memory, Message
-from models.messages import Found, ListedSessions, ListSessions, Recall, Recalled, Search, Sifted, VaultStats
+from models.memory import InboxRow, Memory, Message
+from models.messages import Found, ListedSessions, ListSessions, Recall, Recalled, Search, Sift, Sifted, VaultStats
 from models.selection import MemoryFilter
 from models.words import terms
 
@@ -38,6 +39,9 @@ MEMORY_BYTES = 900
 
 PURGE_TERMS_MAX = 500
 """Terms that one slice of a purge looks at: about 2 ms."""
+
+
+_incarnations = count(1)
 
 
 class Vault:
@@ -70,6 +74,9 @@ class Vault:
         self._created_ms = 0
         self._next_seq = 1
         self._text_bytes = 0
+        self._forgotten = (
+            next(_incarnations) << 32
+        )  # so that the count of an earlier incarnation is never taken for this one's
         self.duplicates = 0
 
     # Taking in: hydration first, then rows of the log.
@@ -144,9 +151,11 @@ class Vault:
         """The last row of the log that was taken in; 0 for none."""
         return self._unwritten.last_row_id
 
-    def sift(self, exchange: Exchange) -> Sifted:
-        """Which messages of this exchange would be stored now."""
-        return Sifted(unknown=tuple(self._known.unknown(exchange)))
+    def sift(self, asked: Sift) -> Sifted:
+        """Which messages of an exchange would be stored now."""
+        if asked.forgotten == self._forgotten:
+            self.duplicates += asked.left_out
+        return Sifted(unknown=tuple(self._known.unknown(asked.exchange)), forgotten=self._forgotten)
 
     def _place(self, memory: Memory, chunk_terms: Sequence[Sequence[str]]) -> None:
         self._catalogue.add(memory)
@@ -292,6 +301,7 @@ class Vault:
 
     def forget(self, seq: int) -> Memory:
         """Drop a memory that the store has deleted, and return it. `know_again` has to follow."""
+        self._forgotten += 1
         memory = self._catalogue.memory(seq)
         for chunk in self._catalogue.chunks_of(seq):
             self._lexicon.remove(int(chunk))

@@ -239,7 +239,10 @@ class VaultActor:
             case Search():
                 return await read_in_turn(self._vault.search, message, chunks=self._vault.chunks)
             case Sift():
-                return self._vault.sift(message.exchange)
+                before = self._vault.duplicates
+                sifted = self._vault.sift(message)
+                self._applied(Applied(0, self._vault.duplicates - before, 0))
+                return sifted
             case Apply():
                 return await self._apply(message.rows)
             case Embedded():

@@ -6,8 +6,11 @@ in which it is asked for. Synchronous; may run in a thread while the vault waits
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Iterator
+from itertools import repeat
+
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.catalogue import Catalogue
 from actors.describing import describing
@@ -66,13 +69,12 @@ class VaultReader:
         """Chunks worth putting into a context, best first; none at all when no memory is relevant."""
         ranked = self._rank(query, limit=query.chunks_max, small_talk=False)
         relevant = is_relevant(ranked, least=self._relevance_min)
-        hits = (self._hit(ranked, int(place)) for place in np.flatnonzero(relevant))
-        return Recalled(hits=tuple(self._with_neighbours(hit) for hit in hits))
+        return Recalled(hits=tuple(self._hits(ranked, np.flatnonzero(relevant), neighbours=True)))
 
     def search(self, query: Search) -> Found:
         """Memories, best first, up to the limit."""
         ranked = self._rank(query, limit=query.limit, small_talk=True)
-        return Found(hits=tuple(self._hit(ranked, place) for place in range(len(ranked))))
+        return Found(hits=tuple(self._hits(ranked, np.arange(len(ranked)), neighbours=False)))
 
     def question(self, query: Recall | Search, *, limit: int, small_talk: bool) -> tuple[RankQuery, VaultArrays]:
         """The question as it meets this vault, without its dense leg, and the vault as ranking sees it."""
@@ -99,19 +101,24 @@ class VaultReader:
         asked, arrays = self.question(query, limit=limit, small_talk=small_talk)
         return rank_vault(asked, arrays, self._index, vector)
 
-    def _hit(self, ranked: Ranked, place: int) -> Hit:
-        memory = self._catalogue.at(int(ranked.memories[place]))
-        start, end = memory.spans[int(ranked.chunks[place]) - self._catalogue.first_chunk(memory.seq)]
-        return Hit(
-            memory=memory,
-            matched=memory.content[start:end],
-            score=float(ranked.scores[place]),
-            explanation=explanation(ranked, place) if ranked.explained else None,
-        )
-
-    def _with_neighbours(self, hit: Hit) -> Hit:
-        before, after = map(self._unless_screened, self._catalogue.beside(hit.memory.seq))
-        return msgspec.structs.replace(hit, before=before, after=after)
+    def _hits(self, ranked: Ranked, places: NDArray[np.intp], *, neighbours: bool) -> Iterator[Hit]:
+        positions = ranked.memories[places]
+        beside = self._catalogue.beside(positions) if neighbours else repeat((None, None))
+        ordinals = ranked.chunks[places] - self._catalogue.first_chunks(positions)
+        columns = (places, positions, ordinals, ranked.scores[places])
+        for (place, position, ordinal, score), (before, after) in zip(
+            zip(*(column.tolist() for column in columns), strict=True), beside, strict=False
+        ):
+            memory = self._catalogue.at(position)
+            start, end = memory.spans[ordinal]
+            yield Hit(
+                memory=memory,
+                matched=memory.content[start:end],
+                score=score,
+                before=self._unless_screened(before),
+                after=self._unless_screened(after),
+                explanation=explanation(ranked, place) if ranked.explained else None,
+            )
 
     def _unless_screened(self, memory: Memory | None) -> Memory | None:
         return None if self._screens and memory is not None and memory.flags else memory

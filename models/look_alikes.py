@@ -86,6 +86,8 @@ def without_invisible(text: str) -> str:
 
     Joiners stay between letters that join and between pictographs, as do the selectors of pictographs.
     """
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
     text = _INVISIBLE.sub("", text)
     if text.isascii() or not _JOINING.search(text):
         return text

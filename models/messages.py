@@ -72,9 +72,12 @@ class Search(VaultMessage, frozen=True):
 
 
 class Sift(VaultMessage, frozen=True):
-    """Which messages of this exchange does the vault not know yet? Changes nothing. Reply: `Sifted`."""
+    """Which messages of this exchange does the vault not know yet? Reply: `Sifted`. Changes nothing but a count:
+    `left_out` messages that were not stored, as earlier answers had it, are duplicates if `forgotten` is as it was."""
 
     exchange: Exchange
+    left_out: int = 0
+    forgotten: int = 0
 
 
 class Apply(VaultMessage, frozen=True):
@@ -287,9 +290,11 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Sifted(msgspec.Struct, frozen=True):
-    """Positions within `Exchange.messages` that the vault does not know."""
+    """Positions within `Exchange.messages` that the vault does not know, and how many memories it has forgotten so far:
+    while that stays the same, what it knew it knows."""
 
     unknown: tuple[int, ...]
+    forgotten: int = 0
 
 
 class Applied(msgspec.Struct, frozen=True):

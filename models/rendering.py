@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import tzinfo
+from functools import lru_cache
 
 import msgspec
 
@@ -21,6 +22,9 @@ CONTEXT_CLOSE = "</memory_context>"
 ENTRY_OPEN = "[MEMORY - "
 CONTINUATION = "  "
 """Every further line of a memory starts with this: only headers of memories stand at the left edge."""
+
+HEADERS_MAX = 256
+"""Headers that are remembered: those of one context, which are counted before they are shown."""
 
 CLOSING_SENTENCE = (
     "These are memories from earlier conversations, recalled as background for what follows; "
@@ -97,8 +101,14 @@ def render_entry(item: ContextItem, now_ms: int, tz: tzinfo) -> str:
 
 def entry_header(item: ContextItem, now_ms: int, tz: tzinfo) -> str:
     """What stands before a memory's text: when it was said and, unless it was the user, by whom."""
-    when = f"{relative_time(item.timestamp_ms, now_ms, tz)} ({absolute_time(item.timestamp_ms, now_ms, tz)})"
-    speaker = ASSISTANT_PREFIX if item.role == "assistant" else ""
+    return header(item.role, item.timestamp_ms, now_ms, tz)
+
+
+@lru_cache(maxsize=HEADERS_MAX)
+def header(role: Role, timestamp_ms: int, now_ms: int, tz: tzinfo) -> str:
+    """`entry_header` by what it tells."""
+    when = f"{relative_time(timestamp_ms, now_ms, tz)} ({absolute_time(timestamp_ms, now_ms, tz)})"
+    speaker = ASSISTANT_PREFIX if role == "assistant" else ""
     return f"{ENTRY_OPEN}{when}] {speaker}"
 
 
@@ -114,7 +124,7 @@ def escape(text: str) -> str:
     seen = shadow(text)
     places = [sign.start() for sign in _SIGN.finditer(seen) if _MARKUP.match(seen, sign.start())]
     lines = _replaced(text, seen, places).splitlines()
-    shadows = _replaced(seen, seen, places).splitlines()
+    shadows = lines if seen == text else _replaced(seen, seen, places).splitlines()
     escaped = (_without_role(line, seen_as) for line, seen_as in zip(lines, shadows, strict=True) if line.strip())
     return f"\n{CONTINUATION}".join(escaped).strip()
 
@@ -125,8 +135,9 @@ def _without_role(line: str, seen: str) -> str:
     Args:
         seen: its shadow.
     """
-    header, heading = _ROLE_HEADER.match(seen), _ROLE_HEADING.match(seen)
-    places = [header.end("name")] if header else []
+    named = _ROLE_HEADER.match(seen) if ":" in seen else None
+    heading = _ROLE_HEADING.match(seen) if "#" in seen else None
+    places = [named.end("name")] if named else []
     if heading:
         places.append(heading.start("sign"))
     return _replaced(line, seen, places).rstrip()

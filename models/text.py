@@ -19,6 +19,9 @@ REPLACEMENT_CHARACTER = "\ufffd"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*+")
 _CARRYING = re.compile(rf"[{WORD_CHARACTERS}{PICTOGRAPHS}]+")
+_CARRYING_ASCII = bytes(
+    code if code < 128 and _CARRYING.match(chr(code)) else ord(" ") for code in range(256)
+)  # for `bytes.translate`: all that carries nothing becomes a space
 _APOSTROPHES = str.maketrans({"\u2019": "'", "`": "'"})
 
 _SMALL_TALK_CHARACTERS_MAX = 60
@@ -92,6 +95,11 @@ def normalised(text: str) -> str:
     Vowel signs and pictographs count: without them two Hindi words, or "I feel" with a smile and with a tear, would be
     one. A text without either (a formula of signs) keeps its characters, so that such texts do not all become equal.
     """
+    if text.isascii():  # the same, five times as fast: it is done for every text that is stored and shown
+        folded = text.lower()
+        return b" ".join(folded.encode("ascii").translate(_CARRYING_ASCII).split()).decode("ascii") or "".join(
+            folded.split()
+        )
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_CARRYING.findall(folded)) or "".join(folded.split())
 

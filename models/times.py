@@ -7,6 +7,7 @@ call answer differently. Absurd times are clamped, never refused: a memory with 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from models.errors import InvalidRequest
@@ -20,6 +21,9 @@ _EARLIEST_MS = int((datetime(1, 1, 3, tzinfo=UTC) - _EPOCH).total_seconds()) * 1
 _LATEST_MS = int((datetime(9999, 12, 29, tzinfo=UTC) - _EPOCH).total_seconds()) * 1000
 
 DAY_MS = 86_400_000
+
+LOCAL_TIMES_MAX = 2_048
+"""Times whose place in a zone is remembered: each is asked for three times in one context, and again in the next."""
 
 _JUST_NOW_S = 45
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
@@ -49,10 +53,14 @@ def parse_time_zone(name: str) -> tzinfo:
         ) from None
 
 
+@lru_cache(maxsize=LOCAL_TIMES_MAX)
 def local_time(timestamp_ms: int, tz: tzinfo) -> datetime:
     """The time in a zone, clamped to the years 1 to 9999."""
-    clamped = min(max(timestamp_ms, _EARLIEST_MS), _LATEST_MS)
-    return (_EPOCH + timedelta(milliseconds=clamped)).astimezone(tz)
+    return (_EPOCH + timedelta(milliseconds=_clamped(timestamp_ms))).astimezone(tz)
+
+
+def _clamped(timestamp_ms: int) -> int:
+    return min(max(timestamp_ms, _EARLIEST_MS), _LATEST_MS)
 
 
 def relative_time(timestamp_ms: int, now_ms: int, tz: tzinfo) -> str:
@@ -63,7 +71,7 @@ def relative_time(timestamp_ms: int, now_ms: int, tz: tzinfo) -> str:
     """
     # Elapsed time is taken in UTC: Python subtracts two times of one zone by their clock faces, across DST
     # too.
-    elapsed_s = (local_time(now_ms, UTC) - local_time(timestamp_ms, UTC)).total_seconds()
+    elapsed_s = (_clamped(now_ms) - _clamped(timestamp_ms)) / 1000
     is_past, elapsed_s = elapsed_s >= 0, abs(elapsed_s)
     if elapsed_s < _JUST_NOW_S:
         return "just now"

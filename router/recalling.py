@@ -28,7 +28,7 @@ from models.errors import DeadlineExceeded, MemoryRouterError
 from models.ids import VaultRef
 from models.messages import Found, Hit, Recall, Recalled, Search
 from models.packing import Entry, Piece, pack
-from models.rendering import THEN, ContextItem, entry_header, render_context
+from models.rendering import THEN, ContextItem, header, render_context
 from models.text import normalised
 from models.time_intervals import time_intervals
 from router.memory_ids import ids_of
@@ -108,10 +108,11 @@ class ContextTokens:
 
     def piece_tokens(self, piece: Piece, now_ms: int, time_zone: tzinfo, *, continues: bool) -> int:
         """Tokens of a piece with what stands before it: the header of an entry, or who goes on speaking."""
-        header = THEN[piece.memory.role] if continues else entry_header(context_item((piece,)), now_ms, time_zone)
-        words = sum(self._count(word) for word in header.split())
-        whole = len(piece.text) == len(piece.memory.content)
-        return words + (piece.memory.tokens if whole else self._count(piece.text))
+        memory = piece.memory
+        before = THEN[memory.role] if continues else header(memory.role, memory.timestamp_ms, now_ms, time_zone)
+        words = sum(map(self._count, before.split()))
+        whole = len(piece.text) == len(memory.content)
+        return words + (memory.tokens if whole else self._count(piece.text))
 
 
 class Recaller:

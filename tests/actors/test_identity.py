@@ -12,6 +12,7 @@ from actors.analysis import analyse
 from actors.identity import content_digest, identity, timed_digest
 from actors.vault import Vault
 from models.memory import Exchange, InboxRow, Message, Source
+from models.messages import Sift
 from tests.actors.house import NOW_MS
 from tests.fakes.embedding import HashEmbedding
 
@@ -29,7 +30,7 @@ class Log:
     def take(self, *messages: Message, after_ms: int = 0, source: Source = "proxy") -> list[int]:
         """The positions of the new messages; the sift before must say the same."""
         exchange = Exchange(messages=messages, source=source, accepted_ms=NOW_MS + after_ms)
-        sifted = self.vault.sift(exchange).unknown
+        sifted = self.vault.sift(Sift(exchange)).unknown
         self.rows += 1
         row = InboxRow(self.rows, exchange)
         new = self.vault.begin_row(row)
@@ -257,3 +258,47 @@ def test_a_client_id_alone_makes_the_identity_within_an_exchange() -> None:
     assert identity(said("a", external_id="x")) == identity(said("b", external_id="x"))
     assert identity(said("a")) != identity(said("a", timestamp_ms=0))
     assert identity(said("x")) != identity(said("y", external_id="x"))
+
+
+uploads = st.lists(
+    st.lists(
+        st.builds(
+            Message,
+            role=st.sampled_from(["user", "assistant"]),
+            content=st.sampled_from(["one", "two", "One!", "three"]),
+            timestamp_ms=st.sampled_from([None, 5, NOW_MS]),
+            session_id=st.sampled_from([None, "s"]),
+            external_id=st.sampled_from([None, None, "a", "b"]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    max_size=8,
+)
+
+
+@given(uploads)
+def test_leaving_out_what_an_upload_repeats_changes_nothing_but_the_log(told: list[list[Message]]) -> None:
+    """A vault that is sifted first holds the same memories under the same numbers, and has counted the same."""
+    whole, sifted = Log(), Log()
+    for at, messages in enumerate(told):
+        whole.take(*messages, after_ms=at, source="upload")
+        fresh = sifted.vault.sift(Sift(Exchange(tuple(messages), "upload", NOW_MS + at)))
+        sifted.take(*(messages[position] for position in fresh.unknown), after_ms=at, source="upload")
+        left_out = len(messages) - len(fresh.unknown)
+        told_now = sifted.vault.sift(Sift(Exchange((), "upload", 0), left_out=left_out, forgotten=fresh.forgotten))
+        assert told_now.forgotten == fresh.forgotten
+
+    assert sifted.vault.duplicates == whole.vault.duplicates
+    assert [sifted.vault.find(seq) for seq in range(1, 50)] == [whole.vault.find(seq) for seq in range(1, 50)]
+
+
+def test_what_was_left_out_is_not_counted_once_something_was_deleted(log: Log) -> None:
+    """It may be what was left out that is gone: then all of the upload is handed over."""
+    log.take(said("one"), said("two"), source="upload")
+    before = log.vault.sift(Sift(Exchange((said("one"),), "upload", NOW_MS)))
+    forget_one(log, 2)
+    after = log.vault.sift(Sift(Exchange((), "upload", 0), left_out=1, forgotten=before.forgotten))
+
+    assert after.forgotten != before.forgotten
+    assert log.vault.duplicates == 0

@@ -19,7 +19,7 @@ from actors.analysis import analyse
 from actors.store.protocol import Materialisation, Vectors
 from actors.vault import Vault
 from models.memory import Exchange, InboxRow, Memory, Message, Source
-from models.messages import Scope, Search
+from models.messages import Scope, Search, Sift
 from models.selection import MemoryFilter
 from models.text import normalised
 from tests.actors.house import NOW_MS
@@ -179,7 +179,7 @@ class VaultMachine(RuleBasedStateMachine):
     def apply(self) -> None:
         row = self.untaken.pop(0)
         before, duplicates = len(self.oracle.memories), self.vault.duplicates
-        unknown = self.vault.sift(row.exchange).unknown
+        unknown = self.vault.sift(Sift(row.exchange)).unknown
         self._take(row)
         self.oracle.take(row.exchange)
         new = len(self.oracle.memories) - before

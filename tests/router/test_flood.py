@@ -97,6 +97,23 @@ async def test_an_upload_larger_than_the_bound_waits_for_the_others_and_gets_in(
             encoder.go.set()
 
 
+async def test_an_upload_that_comes_again_waits_for_no_room(tmp_path: Path) -> None:
+    """What the vault knows needs none, however full its inbox is, and counts as duplicates."""
+    lines = [{"content": f"line{line} is true"} for line in range(3 * INBOX_MAX)]
+    encoder = HeldEncoder()
+    async with open_server(tmp_path / "data", small_inbox(), encoder=encoder) as client:
+        first = await client.upload(lines)
+        again = await client.upload(lines)
+        stats = await client.stats()
+        assert (await flood(client, requests=1))[0][1].status_code == 503  # all of it still waits for the model
+        encoder.go.set()
+        await client.wait_embedded()
+
+    assert (first["stats"]["stored"], first["stats"]["duplicates"]) == (3 * INBOX_MAX, 0)
+    assert (again["stats"]["stored"], again["stats"]["duplicates"]) == (0, 3 * INBOX_MAX)
+    assert (stats["memories"], stats["duplicates"], stats["pending"]) == (3 * INBOX_MAX,) * 3
+
+
 async def test_a_client_that_stops_reading_stops_its_provider_and_nobody_else(tmp_path: Path) -> None:
     """Sockets fill up, and then everything behind them waits: nothing is buffered without a bound."""
     produced = 0

@@ -115,6 +115,9 @@ async def test_known_history_is_left_out_and_the_final_exchange_never(monkeypatc
 class QuarantinedSupervisor:
     """A supervisor whose vaults all rest."""
 
+    def current(self, vault: VaultRef) -> VaultRef:
+        return vault
+
     async def ask(self, *_: object, **__: object) -> object:
         raise VaultQuarantined("resting")
 
@@ -122,7 +125,7 @@ class QuarantinedSupervisor:
 async def test_a_vault_that_cannot_be_asked_costs_bytes_and_no_memory() -> None:
     """Everything goes into the log, where the vault decides again."""
     messages = messages_of(TURNS, options(), content_max_chars=100)
-    rememberer = Rememberer(QuarantinedSupervisor())  # type: ignore[arg-type]  # has the one method that is used
+    rememberer = Rememberer(QuarantinedSupervisor())  # type: ignore[arg-type]  # has the methods that are used
     vault = VaultRef(number=VaultNumber(1), shard=0)
 
     assert await rememberer.unknown(vault, messages, source="proxy", now_ms=1) == messages
