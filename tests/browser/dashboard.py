@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, WebError, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, WebError, expect
 
 from tests.browser.serving import Account
 from tests.patience import PATIENCE_S
@@ -96,6 +96,15 @@ class Dashboard:
             f"{self.account.url}/dashboard/session", headers={"X-Dashboard": "1"}, data={"key": self.account.key}
         )
         assert answer.ok, answer.text()
+
+    def copied_by(self, button: Locator) -> str:
+        """What a button puts on the clipboard, which takes a moment; the word that says so is gone soon."""
+        self.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.page.evaluate("() => navigator.clipboard.writeText('')")
+        button.click()
+        self.page.wait_for_function("async () => (await navigator.clipboard.readText()) !== ''")
+        text: str = self.page.evaluate("() => navigator.clipboard.readText()")
+        return text
 
     def open(self, screen: str = "") -> Page:
         """Go to a screen by its address, such as `vaults/vault_3`, and wait until it has loaded."""
