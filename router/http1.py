@@ -275,7 +275,10 @@ class Connection(TCPServer):
             await super().protocol_send(event)
 
     async def _write(self, data: bytes) -> None:
-        """Send; not shielded as Hypercorn does it: after a cancelled write nothing follows on this connection."""
+        """Send; not shielded as Hypercorn does it, so that who stops reading can be cut off.
+
+        How much of a cancelled write has gone out is not known: nothing may follow it, and the connection ends.
+        """
         try:
             self.send_lock.acquire_nowait()
         except trio.WouldBlock:
@@ -284,6 +287,9 @@ class Connection(TCPServer):
             await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self.protocol.handle(Closed())
+        except trio.Cancelled:
+            await trio.aclose_forcefully(self.stream)
+            raise
         finally:
             self.send_lock.release()
 

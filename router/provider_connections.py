@@ -13,7 +13,6 @@ from __future__ import annotations
 import select
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import h11
@@ -30,7 +29,6 @@ HEAD_BYTES_MAX = 100 * 1024
 
 _RECEIVE_BYTES_MAX = 64 * 1024
 _JOINED_BYTES_MAX = 64 * 1024  # a longer body is not copied behind its head
-_LATIN = "latin-1"
 
 
 class CallFailed(Exception):
@@ -123,8 +121,10 @@ class ProviderConnections:
         head = h11.Request(method=method, target=target_of(self._base_url + path), headers=sent)
         connection = await self._free() or await self._connect()
         try:
-            with suppress(_HungUp):  # perhaps it has answered before it read all
+            try:
                 await self._send(connection, head, body, on_sent)
+            except _HungUp:  # perhaps it has answered before it read all
+                connection.is_deaf = True
             return Answer(self, connection, await connection.receive_head())
         except h11.LocalProtocolError:
             await self._close(connection)
@@ -264,13 +264,14 @@ class Answer:
 class _Connection:
     """One connection and where h11 is on it."""
 
-    __slots__ = ("_is_drained", "_socket", "idle_since_s", "is_at_end", "stream", "wire")
+    __slots__ = ("_is_drained", "_socket", "idle_since_s", "is_at_end", "is_deaf", "stream", "wire")
 
     def __init__(self, stream: trio.abc.Stream, plain: trio.abc.Stream) -> None:
         self.stream = stream
         self.wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
         self.idle_since_s = 0.0
         self.is_at_end = False
+        self.is_deaf = False
         self._is_drained = False
         self._socket: Any = getattr(plain, "socket", None)
 
@@ -313,7 +314,7 @@ class _Connection:
 
     def begin_next(self) -> bool:
         """Whether another request may follow on this connection."""
-        if self.wire.our_state is not h11.DONE or self.wire.their_state is not h11.DONE:
+        if self.is_deaf or self.wire.our_state is not h11.DONE or self.wire.their_state is not h11.DONE:
             return False
         self.wire.start_next_cycle()
         self.is_at_end = False

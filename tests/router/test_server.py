@@ -37,10 +37,11 @@ GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class App:
-    """An ASGI app for tests: `/` answers at once, `/slow` when released, `/crash` raises."""
+    """An ASGI app for tests: `/` answers at once, `/slow` when released, `/crash` raises, `/cut` can be cut off."""
 
     def __init__(self) -> None:
         self.slow_started = trio.Event()
+        self.cutting = trio.CancelScope()
         self.release = trio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,10 +55,11 @@ class App:
             await send({"type": "http.response.body", "body": b"begin ", "more_body": True})
             self.slow_started.set()
             await self.release.wait()
-        if scope["path"] == "/flood":
+        if scope["path"] in {"/flood", "/cut"}:
             self.slow_started.set()
-            while True:
-                await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+            with self.cutting:
+                while True:
+                    await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
         await send({"type": "http.response.body", "body": b"end"})
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -173,6 +175,16 @@ async def test_a_client_that_stops_reading_cannot_hold_up_the_end() -> None:
         server.shutdown.set()
         with trio.fail_after(PATIENCE_S):
             await server.ended.wait()
+
+
+async def test_nothing_follows_a_write_that_was_cut_off() -> None:
+    """How much of it has gone out is not known: what the application says then would land in the middle of a chunk."""
+    async with running() as server, await server.connect() as stream:
+        await stream.send_all(GET % b"/cut")
+        await server.app.slow_started.wait()
+        await wait_all_tasks_blocked(0.2)  # every buffer on the way is full
+        server.app.cutting.cancel()
+        assert b"end" not in await read_until(stream, b"end")
 
 
 async def test_a_running_request_finishes_while_the_server_drains() -> None:
