@@ -195,6 +195,7 @@ async def test_a_deletion_that_breaks_off_leaves_each_memory_whole_or_gone(
     """And asking again deletes what is left."""
     async with open_house(tmp_path) as house:
         await house.fill()
+        await house.wait_saved(tmp_path)  # or the step that breaks is one of the keeper's
         house.stumbling.breaks = step
         doomed = set(TEXTS[10:20])
         wanted = MemoryFilter(words="note")
@@ -216,6 +217,7 @@ async def test_a_deletion_that_breaks_off_leaves_each_memory_whole_or_gone(
 async def test_a_change_that_breaks_off_leaves_the_old_or_the_new(tmp_path: Path, moment: str) -> None:
     async with open_house(tmp_path) as house:
         await house.fill()
+        await house.wait_saved(tmp_path)
         house.stumbling.breaks = ("rewrite_memory", moment)
         change = ChangeMemory(3, MemoryChange(content="a parrot flew away"), now_ms=1)
         with pytest.raises(VaultUnavailable):
