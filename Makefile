@@ -35,7 +35,7 @@ UV := $(TOOLS)/uv
 INSTALL := -m pip install --disable-pip-version-check --quiet
 INSTALL_LOCKED := $(INSTALL) --require-hashes --no-build-isolation
 INSTALL_SELF := $(INSTALL) --no-index --no-deps --no-build-isolation --editable .
-LOCKED := build runtime tests tracing binary docs tools
+LOCKED := build runtime tests tracing postgres binary docs tools
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(ARGS)
 
@@ -104,11 +104,13 @@ bench: .venv/installed-for-tests
 # Each lock keeps the versions that it has, unless ARGS=--upgrade. Those of the program come first; the others follow.
 lock: .venv/tools/installed
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
-	$(COMPILE) pyproject.toml --extra test --extra lint --extra tracing --constraints requirements/runtime.txt \
+	$(COMPILE) pyproject.toml --extra test --extra lint --extra tracing --extra postgres --constraints requirements/runtime.txt \
 		--output-file requirements/tests.txt
 	$(COMPILE) pyproject.toml --extra tracing --constraints requirements/tests.txt \
 		--output-file requirements/tracing.txt
-	$(COMPILE) pyproject.toml --extra tracing --extra binary --constraints requirements/tests.txt \
+	$(COMPILE) pyproject.toml --extra postgres --constraints requirements/tests.txt \
+		--output-file requirements/postgres.txt
+	$(COMPILE) pyproject.toml --extra tracing --extra postgres --extra binary --constraints requirements/tests.txt \
 		--output-file requirements/binary.txt
 	$(COMPILE) requirements/build.in --constraints requirements/runtime.txt --output-file requirements/build.txt
 	$(COMPILE) requirements/docs.in --output-file requirements/docs.txt
