@@ -43,14 +43,26 @@ class Embedder:
         self._source = source
         self._wanted = trio.Event()
         self._opened = trio.Event()
-        lanes: dict[Lane, tuple[str, int]] = {
-            "interactive": (query_prefix, interactive_max),
-            "bulk": (document_prefix, bulk_max),
-        }
-        self._lanes = {
-            lane: LaneQueue(source.lane(), prefix=prefix, requests_max=most, batches=source.batches)
-            for lane, (prefix, most) in lanes.items()
-        }
+        batches = source.batches
+        questions = LaneQueue(
+            source.lane(),
+            prefix=query_prefix,
+            requests_max=interactive_max,
+            batches=batches,
+            running_max=batches.running_max,
+        )
+        memories = LaneQueue(
+            source.lane(),
+            prefix=document_prefix,
+            requests_max=bulk_max,
+            batches=batches,
+            running_max=batches.bulk_running_max,
+            gives_way_to=questions,
+            beside_max=batches.bulk_beside_questions_max,
+        )
+        self._lanes: dict[Lane, LaneQueue] = {"interactive": questions, "bulk": memories}
+        self.reads_alike = query_prefix == document_prefix
+        """Whether a question has the vector that a memory of the same words would have."""
         self._prefix_characters = max(len(query_prefix), len(document_prefix))
         if source.is_open:
             self._opened.set()
@@ -84,6 +96,11 @@ class Embedder:
     def batch_texts_max(self) -> int:
         """Texts that it takes best at once."""
         return self._source.batches.texts_max
+
+    @property
+    def bulk_running_max(self) -> int:
+        """Batches of memories that run at once."""
+        return self._source.batches.bulk_running_max
 
     def chunk_tokens_max(self, wanted: int) -> int:
         """Tokens of a chunk that the model reads whole with its marks and prefix, at most as many as wanted."""
@@ -153,6 +170,7 @@ async def open_embedder(
     batch_texts_max: int = 16,
     interactive_max: int = 1024,
     bulk_max: int = 256,
+    bulk_running_max: int = 1,
     offload: Offload = trio.to_thread.run_sync,
 ) -> AsyncIterator[Embedder]:
     """Run one model that is open already for the length of the block.
@@ -161,9 +179,16 @@ async def open_embedder(
         batch_texts_max: texts of one batch; a single request may bring more and is then a batch of its own.
         interactive_max: requests that may wait in the lane of questions.
         bulk_max: requests that may wait in the lane of memories.
+        bulk_running_max: batches of memories that run at once; one fewer while questions come.
         offload: where the encoder runs; tests put something without threads here.
     """
-    source = LocalSource(encoder, encoder=encoder, batch_texts_max=batch_texts_max, offload=offload)
+    source = LocalSource(
+        encoder,
+        encoder=encoder,
+        batch_texts_max=batch_texts_max,
+        bulk_running_max=bulk_running_max,
+        offload=offload,
+    )
     embedder = Embedder(source, name=name, interactive_max=interactive_max, bulk_max=bulk_max)
     async with trio.open_nursery() as serving:
         serving.start_soon(embedder.serve, lambda name, reason: None)

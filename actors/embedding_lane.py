@@ -1,11 +1,13 @@
 """One lane of an embedder: requests that wait for their vectors, and the tasks that embed them in micro-batches.
 
 Batching is natural: whatever has queued up while the last batch ran forms the next one; no timer adds latency.
-Owns the queue and its bound. Must never let one request meet the error of another's texts.
+A lane may give way to another one: while requests come to that, fewer of its batches run. Owns the queue and its bound.
+Must never let one request meet the error of another's texts.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 from actors.embedding_source import BatchLimits, EmbedderUnavailable, Encode
 from models.distributions import BATCH_TEXTS, STEP_SECONDS, Distribution
 from models.errors import Overloaded
+
+RECENT_S = 0.1
+"""A lane to which a request came so recently is in use: who asks again and again does so ten times a second or more."""
 
 
 class _Request:
@@ -41,11 +46,32 @@ class _Request:
 class LaneQueue:
     """The waiting requests of one lane, and the tasks that serve them."""
 
-    def __init__(self, encode: Encode, *, prefix: str, requests_max: int, batches: BatchLimits) -> None:
+    def __init__(
+        self,
+        encode: Encode,
+        *,
+        prefix: str,
+        requests_max: int,
+        batches: BatchLimits,
+        running_max: int,
+        gives_way_to: LaneQueue | None = None,
+        beside_max: int = 0,
+    ) -> None:
+        """Make a lane; `serve` works for it.
+
+        Args:
+            running_max: batches that run at once.
+            gives_way_to: a lane whose requests are more urgent.
+            beside_max: batches that run at once while such requests come, beginning with the next one.
+        """
         self._encode = encode
         self._prefix = prefix
         self._requests_max = requests_max
         self._batches = batches
+        self._running_max = running_max
+        self._gives_way_to = gives_way_to
+        self._beside_max = beside_max
+        self._used_s = -math.inf
         self._waiting: deque[_Request] = deque()
         self._arrived = trio.Event()
         self.texts_done = 0
@@ -68,6 +94,7 @@ class LaneQueue:
             self.refused += 1
             raise Overloaded(f"{self._requests_max} requests wait for their embeddings.", retry_after_s=1)
         request = _Request([self._prefix + text for text in texts] if self._prefix else texts)
+        self._used_s = request.arrived_s
         self._waiting.append(request)
         self._arrived.set()
         try:
@@ -80,17 +107,22 @@ class LaneQueue:
         return request.result.unwrap()
 
     async def serve(self) -> None:
-        """Serve batches until cancelled, as many at once as the source takes."""
+        """Serve batches until cancelled, as many at once as the lane may."""
         async with trio.open_nursery() as serving:
-            for _ in range(self._batches.running_max):
-                serving.start_soon(self._serve)
+            for number in range(self._running_max):
+                first = self._gives_way_to if number >= self._beside_max else None
+                serving.start_soon(self._serve, first)
 
-    async def _serve(self) -> None:
+    async def _serve(self, gives_way_to: LaneQueue | None) -> None:
+        """One batch after the other."""
         while True:
-            while not self._waiting:  # again: who set the event may have left before this task runs
+            if gives_way_to is not None:
+                await gives_way_to.wait_unused()
+            if not self._waiting:  # or not any more: who set the event may have left before this task runs
                 if self._arrived.is_set():
                     self._arrived = trio.Event()
                 await self._arrived.wait()
+                continue
             batch = self._take_batch()
             now_s = trio.current_time()
             for request in batch:
@@ -132,6 +164,14 @@ class LaneQueue:
                 break
             batch.append(self._waiting.popleft())
         return batch
+
+    async def wait_unused(self) -> None:
+        """Return once no request has come for `RECENT_S`; at once if that is so."""
+        while True:
+            unused_s = self._used_s + RECENT_S
+            if unused_s <= trio.current_time():
+                return
+            await trio.sleep_until(unused_s)
 
     @property
     def depth(self) -> int:

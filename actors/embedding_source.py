@@ -38,11 +38,19 @@ class EmbedderUnavailable(Exception):
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
-    """How large the batches of a lane are, and how many run at once."""
+    """How large batches are, and how many run at once.
+
+    Attributes:
+        running_max: of questions.
+        bulk_running_max: of memories.
+        bulk_beside_questions_max: of memories, while questions come.
+    """
 
     texts_max: int = 16
     characters_max: int = BATCH_CHARACTERS_MAX
     running_max: int = 1
+    bulk_running_max: int = 1
+    bulk_beside_questions_max: int = 1
 
 
 class EmbeddingSource(Protocol):
@@ -90,6 +98,7 @@ class LocalSource:
         *,
         encoder: TextEncoder | None = None,
         batch_texts_max: int,
+        bulk_running_max: int = 1,
         offload: Offload,
     ) -> None:
         """Make a source.
@@ -98,10 +107,16 @@ class LocalSource:
             model: what is known before it is open.
             load: opens the model, in a worker thread; may raise.
             encoder: the model, where it is open already.
+            bulk_running_max: batches of memories that run at once, each in a thread of its own; one fewer while
+                questions come, so that these find a core that is free.
         """
         self.model = model
         self.may_stall = encoder is None
-        self.batches = BatchLimits(texts_max=batch_texts_max)
+        self.batches = BatchLimits(
+            texts_max=batch_texts_max,
+            bulk_running_max=bulk_running_max,
+            bulk_beside_questions_max=max(1, bulk_running_max - 1),
+        )
         self._load = load
         self._encoder = encoder
         self._offload = offload
@@ -121,8 +136,8 @@ class LocalSource:
                 raise EmbedderUnavailable(str(error)) from error
 
     def lane(self) -> Encode:
-        """Run the model in a thread, one batch of the lane at a time."""
-        limiter = trio.CapacityLimiter(1)
+        """Run the model in threads; how many at once is the lane's decision."""
+        limiter = trio.CapacityLimiter(max(self.batches.running_max, self.batches.bulk_running_max))
 
         async def encode(texts: Sequence[str]) -> NDArray[np.float32]:
             assert self._encoder is not None, "opened before"

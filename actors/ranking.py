@@ -276,9 +276,9 @@ def _support(giving: Floats, arrays: VaultArrays) -> Floats:
     at_one, at_two = [], []
     for steps in (arrays.previous, arrays.next):
         there = steps >= 0
-        near = giving[steps] * there
+        near = giving.take(steps, mode="wrap") * there
         at_one.append(near)
-        at_two.append(near[steps] * there)
+        at_two.append(near.take(steps, mode="wrap") * there)
     return np.asarray(
         NEIGHBOUR_WEIGHTS[0] * np.maximum(*at_one) + NEIGHBOUR_WEIGHTS[1] * np.maximum(*at_two), np.float32
     )

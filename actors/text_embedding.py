@@ -1,4 +1,4 @@
-"""The child of a vault's actor that has its texts embedded, a few at a time, and posts the vectors to its mailbox.
+"""The child of a vault's actor that has its texts embedded, in batches, and posts the vectors to its mailbox.
 
 Owns the patience with the model: what is tried again, and when a memory goes without vectors. A model that cannot be
 had at all (not open yet, its endpoint down) is waited for as long as it takes, and `stalled` says so: what is stored
@@ -33,7 +33,8 @@ UNAVAILABLE_WAIT_MAX_S = 30.0
 
 
 class TextEmbedding:
-    """Texts of one vault on their way to the embedder, one batch at a time."""
+    """Texts of one vault on their way to the embedder: twice as many batches as the embedder runs at once, so that it
+    has the next ones before a turn has taken in what the last ones gave."""
 
     def __init__(self, ref: VaultRef, embedder: Embedder, mailbox: Mailbox) -> None:
         self._ref = ref
@@ -43,16 +44,28 @@ class TextEmbedding:
         self._unknown = not embedder.is_open
         self.stalled = self._unknown
         self.chunks_max = max(EMBED_CHUNKS_MAX, embedder.batch_texts_max)
-        self._texts_out, self._texts_in = trio.open_memory_channel[TextsToEmbed](1)
+        self._batches_max = 2 * embedder.bulk_running_max
+        self._batches = self._under_way = 0  # that were handed over and did not come back, and memories in them
+        self._memories = self._chunks = 1  # that were handed over in all: how long memories are here
+        self._texts_out, self._texts_in = trio.open_memory_channel[TextsToEmbed](self._batches_max)
 
-    @property
-    def wants(self) -> bool:
-        """Whether it has room for a batch."""
-        return not self._unknown and not self._texts_out.statistics().current_buffer_used
+    def wants(self, pending: int) -> bool:
+        """Whether it has room for a batch of a vault in which so many memories have no vectors yet.
+
+        A batch that would not be full waits for company as long as another one is under way.
+        """
+        if self._unknown or self._batches == self._batches_max:
+            return False
+        waiting = pending - self._under_way
+        return not self._batches or waiting * self._chunks >= self._memories * self.chunks_max
 
     def put_nowait(self, texts: TextsToEmbed) -> None:
         """Hand over a batch; only while it `wants` one."""
         self._texts_out.send_nowait(texts)
+        self._batches += 1
+        self._under_way += len(texts)
+        self._memories += len(texts)
+        self._chunks += sum(len(chunk_texts) for _, chunk_texts in texts)
 
     async def run(self) -> None:
         """Have texts embedded until cancelled or until the mailbox closes."""
@@ -61,10 +74,22 @@ class TextEmbedding:
                 await self._embedder.wait_open()
                 await self._mailbox.post(Rehydrate())  # only now is it known which vectors in the store count
                 return
-            async for texts in self._texts_in:
-                await self._mailbox.post(Embedded(await self._embed(texts), model_id=self._model_id))
         except trio.ClosedResourceError:
             return  # passivating: whoever hydrates next embeds what is left
+        async with trio.open_nursery() as batches:
+            for _ in range(self._batches_max):
+                batches.start_soon(self._run_batches, batches.cancel_scope)
+
+    async def _run_batches(self, all_batches: trio.CancelScope) -> None:
+        """One batch after the other."""
+        try:
+            async for texts in self._texts_in:
+                vectors = await self._embed(texts)
+                self._batches -= 1
+                self._under_way -= len(texts)
+                await self._mailbox.post(Embedded(vectors, model_id=self._model_id))
+        except trio.ClosedResourceError:
+            all_batches.cancel(reason="the vault passivates")  # the same as above
 
     async def _embed(self, batch: TextsToEmbed) -> dict[int, bytes]:
         """Vectors by seq. A memory on whose texts the model fails again and again gets none: its words remain."""

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar, assert_never
 
-import msgspec
 import numpy as np
 import trio
 from msgspec.structs import replace
@@ -25,18 +24,19 @@ from actors.analysis import Analysis, analyse, unanalysed, usable_vectors
 from actors.embedder import Embedder
 from actors.forgetting import Forgetting
 from actors.hydration import load_index, load_memories
-from actors.imprint_keeper import MEMORIES_MIN, ImprintKeeper
+from actors.imprint_keeper import ImprintKeeper
 from actors.inbox_lag import InboxLag
 from actors.index_keeper import IndexKeeper
 from actors.mailbox import Envelope, Mailbox
 from actors.moving import Move
-from actors.segmented_index import THRESHOLD
+from actors.recent_questions import RecentQuestions
 from actors.single_memories import SingleMemories
 from actors.slices import Pause, free, read_in_turn
 from actors.step_writer import StepWriter
 from actors.store.protocol import VaultStore
 from actors.text_embedding import TextEmbedding
 from actors.vault import Vault
+from actors.vault_limits import VaultLimits
 from models.errors import DeadlineExceeded, MemoryRouterError, StoreUnavailable, VaultUnavailable
 from models.ids import VaultRef
 from models.memory import InboxRow, Message
@@ -67,10 +67,9 @@ from models.messages import (
     describe,
 )
 
-logger = logging.getLogger(__name__)
+__all__ = ["LifeCycle", "VaultActor", "VaultLimits"]
 
-OFFLOAD_CHARACTERS_MIN = 20_000
-"""Texts longer than this are split and stemmed in a thread; below, the hop costs more than it saves."""
+logger = logging.getLogger(__name__)
 
 POISON_CRASHES = 2
 """Crashes with the same row in hand after which it is set aside, so that one row cannot close its vault for ever."""
@@ -90,17 +89,6 @@ class LifeCycle(enum.Enum):
     ACTIVE = "active"
     PASSIVATING = "passivating"
     STOPPED = "stopped"
-
-
-class VaultLimits(msgspec.Struct, frozen=True):
-    """What a vault needs to know of the settings."""
-
-    repeat_window_s: float = 600
-    chunk_tokens_max: int = 200
-    relevance_min: float = 0.25
-    screens: bool = False
-    hnsw_threshold: int = THRESHOLD
-    imprint_memories_min: int = MEMORIES_MIN
 
 
 class VaultActor:
@@ -147,8 +135,7 @@ class VaultActor:
         self._suspects = suspects
         self._hydrated = hydrated
         self._resized = resized
-        self._applied = applied
-        self._learned = learned
+        self._applied, self._learned = applied, learned
         self._repeat_window_ms = int(limits.repeat_window_s * 1000)
         self._model = embedder.model  # as it is now: when one that is not open yet opens, another incarnation begins
         self._chunk_tokens_max = embedder.chunk_tokens_max(limits.chunk_tokens_max)
@@ -161,6 +148,7 @@ class VaultActor:
             hnsw_threshold=limits.hnsw_threshold,
             screens=limits.screens,
         )
+        self._asked = RecentQuestions()
         self._keeper = IndexKeeper(ref, store, mailbox, builds, model_id=self._model.id, dims=dims)
         self._imprints = ImprintKeeper(ref, store, memories_min=limits.imprint_memories_min)
         self._read_through = max([rows_sent, *hydrated])  # rows up to here were in the store when hydration read it
@@ -235,6 +223,7 @@ class VaultActor:
     async def _handle(self, message: AnyMessage) -> Reply:
         match message:
             case Recall():
+                self._asked.note(message, model_id=self._model.id)
                 return await read_in_turn(self._vault.recall, message, chunks=self._vault.chunks)
             case Search():
                 return await read_in_turn(self._vault.search, message, chunks=self._vault.chunks)
@@ -326,9 +315,11 @@ class VaultActor:
         chunks = flagged = 0
         for message in new:
             memory = self._vault.add(row, message, await self._analyse(message))
-            brought = usable_vectors(message, self._model)
-            if brought is not None and memory.spans:
-                self._vault.attach(memory.seq, brought)
+            vectors = usable_vectors(message, self._model) if memory.spans else None
+            if vectors is None:
+                vectors = self._asked.take(memory)
+            if vectors is not None:
+                self._vault.attach(memory.seq, vectors)
             chunks += len(memory.spans)
             flagged += memory.flags > 0
             await pause.after_slice()
@@ -339,7 +330,7 @@ class VaultActor:
     async def _analyse(self, message: Message) -> Analysis:
         model, tokens_max = self._model, self._chunk_tokens_max
         try:
-            if len(message.content) < OFFLOAD_CHARACTERS_MIN:
+            if len(message.content) <= self._limits.analysed_inline_max:
                 return analyse(message, model, tokens_max)
             return await trio.to_thread.run_sync(analyse, message, model, tokens_max)
         except Exception as error:  # the edge of the tokeniser: one strange text must not close its vault for ever
@@ -371,8 +362,9 @@ class VaultActor:
         self._writer.put(self._vault.take_step(self._model.id, unfinished=stalled))
         if self._move is not None and not self._vault.pending:
             self._move.embedded()
-        if self._embedding.wants and (texts := self._vault.next_to_embed(chunks_max=self._embedding.chunks_max)):
-            self._embedding.put_nowait(texts)
+        embedding, vault = self._embedding, self._vault
+        while embedding.wants(vault.pending) and (texts := vault.next_to_embed(chunks_max=embedding.chunks_max)):
+            embedding.put_nowait(texts)
         self._keeper.build_nowait(self._vault.plan_build())
         self._keeper.keep_nowait(self._vault.segments)
         self._imprints.keep_nowait(self._vault)

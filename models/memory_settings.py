@@ -25,6 +25,15 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_texts_max: Annotated[
         int, Meta(ge=1, le=1_024, description="Texts that one run of the model takes at most.")
     ] = 16
+    bulk_batches_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="Batches of stored texts that run at once, each in a thread; one fewer while questions come. "
+            "0: one for each core, at most 4.",
+        ),
+    ] = 0
     queue_interactive_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Queries that may wait for the model; above: 503.")
     ] = 1_024

@@ -46,6 +46,7 @@ class Recall(VaultMessage, frozen=True):
         now_ms: the time of the request.
         intervals: times that the question speaks of; memories told then are preferred.
         explain: say of each hit what placed it.
+        meaning: what the vector is of, where a memory of the same words would have the same; None: it would not.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Recall(VaultMessage, frozen=True):
     intervals: tuple[TimeInterval, ...] = ()
     explain: bool = False
     model_id: str | None = None
+    meaning: str | None = None
 
 
 class Search(VaultMessage, frozen=True):

@@ -49,7 +49,9 @@ Cost = Callable[[Piece, bool], int]
 """Tokens of a piece: with the header of an entry, or, for True, as a further turn of one."""
 
 
-def pack(hits: Iterable[Hit], *, hits_max: int, tokens_max: int | None, cost: Cost) -> list[Entry]:
+def pack(
+    hits: Iterable[Hit], *, hits_max: int, tokens_max: int | None, cost: Cost, left_out: str | None = None
+) -> list[Entry]:
     """The entries of a context, oldest first.
 
     Args:
@@ -57,9 +59,10 @@ def pack(hits: Iterable[Hit], *, hits_max: int, tokens_max: int | None, cost: Co
         hits_max: how many of them at most; what makes them understood does not count.
         tokens_max: for all entries together, without what frames them; None for no bound. A hit that does not fit is
             passed over for the next that does.
+        left_out: what no hit may say, as `normalised`.
     """
     packed = _Pack(hits_max=hits_max, tokens_max=tokens_max, cost=cost)
-    taken = [hit for hit in hits if packed.add(hit)]
+    taken = [hit for hit in hits if packed.add(hit, left_out=left_out)]
     for hit in taken:
         packed.add_companions(hit)
     return packed.entries()
@@ -77,10 +80,10 @@ class _Pack:
         self._preceding: dict[int, int] = {}
         self._texts: set[str] = set()
 
-    def add(self, hit: Hit) -> bool:
+    def add(self, hit: Hit, *, left_out: str | None) -> bool:
         """Take a hit in, if it says something new and there is room."""
         words = normalised(hit.matched)
-        if not self._hits_left or words in self._texts:
+        if not self._hits_left or words in self._texts or words == left_out:
             return False
         self._link(hit)
         if not self._take(Piece(memory=hit.memory, text=hit.matched)):

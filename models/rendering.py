@@ -120,6 +120,8 @@ def escape(text: str) -> str:
     further lines are indented. Everything else stays as it was. Letters of other alphabets that resemble those of a
     mark are no disguise.
     """
+    if text.isascii() and text.isprintable() and not _SIGN.search(text):  # one line without a bracket, as most are
+        return _without_role(text, text).strip()
     text = without_invisible(text)
     seen = shadow(text)
     places = [sign.start() for sign in _SIGN.finditer(seen) if _MARKUP.match(seen, sign.start())]

@@ -85,8 +85,13 @@ def relative_time(timestamp_ms: int, now_ms: int, tz: tzinfo) -> str:
 
 def absolute_time(timestamp_ms: int, now_ms: int, tz: tzinfo) -> str:
     """ "Wed, Jun 3, 9:14 AM", with the year where it is not the present one: "Mon, Jun 3, 2024, 9:14 AM"."""
-    then, now = local_time(timestamp_ms, tz), local_time(now_ms, tz)
-    year = "" if then.year == now.year else f" {then.year},"
+    return _date_and_time(timestamp_ms, local_time(now_ms, tz).year, tz)
+
+
+@lru_cache(maxsize=LOCAL_TIMES_MAX)
+def _date_and_time(timestamp_ms: int, present_year: int, tz: tzinfo) -> str:
+    then = local_time(timestamp_ms, tz)
+    year = "" if then.year == present_year else f" {then.year},"
     half = "AM" if then.hour < 12 else "PM"
     day = f"{_WEEKDAYS[then.weekday()]}, {_MONTHS[then.month - 1]} {then.day}"
     return f"{day},{year} {then.hour % 12 or 12}:{then.minute:02d} {half}"

@@ -87,6 +87,8 @@ class EndpointSource:
             texts_max=settings.batch_texts_max,
             characters_max=BATCH_CHARACTERS_MAX,
             running_max=settings.calls_max,
+            bulk_running_max=settings.calls_max,
+            bulk_beside_questions_max=settings.calls_max,
         )
         self.model = ForeignModel(tokens_max=settings.tokens_max, tokenizer=tokenizer)
         if settings.dims:

@@ -6,6 +6,8 @@ first needed. Must never embed anything itself.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -19,11 +21,15 @@ from actors.embedding_source import EmbedderUnavailable, EmbeddingSource, LocalS
 from models.embedder_settings import BUILT_IN_EMBEDDER, EmbedderSettings
 from models.embedding import ForeignModel, TextEncoder, open_embedding_model
 from models.embedding_directory import LoadedSessions, check_directory, open_directory_model
+from models.memory_settings import EmbeddingSettings
 from models.model_files import ModelFileError
 from models.settings import Settings
 
 MODELS_FOLDER = "models"
 """Where in the data directory the built-in model's prepared graph is kept."""
+
+BULK_BATCHES_MAX = 4
+"""Unless it is configured otherwise: each takes some 11 MB while it runs, and one process has one interpreter lock."""
 
 
 @asynccontextmanager
@@ -78,12 +84,23 @@ async def _open_endpoint(name: str, one: EmbedderSettings, built_in: TextEncoder
 def _local_source(
     name: str, one: EmbedderSettings, built_in: TextEncoder, settings: Settings, sessions: LoadedSessions
 ) -> EmbeddingSource:
-    local = partial(LocalSource, batch_texts_max=settings.embedding.batch_texts_max, offload=trio.to_thread.run_sync)
+    local = partial(
+        LocalSource,
+        batch_texts_max=settings.embedding.batch_texts_max,
+        bulk_running_max=bulk_running_max(settings.embedding),
+        offload=trio.to_thread.run_sync,
+    )
     if name == BUILT_IN_EMBEDDER:
         return local(built_in, encoder=built_in)
     check_directory(name, one)
     unopened = ForeignModel(tokens_max=one.tokens_max, tokenizer=built_in)
     return local(unopened, partial(open_directory_model, name, one, sessions))
+
+
+def bulk_running_max(settings: EmbeddingSettings) -> int:
+    """Batches of memories that run at once: as configured, else as many as there are cores for, up to a few."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return settings.bulk_batches_max or max(1, min(BULK_BATCHES_MAX, cores // settings.threads))
 
 
 async def _open_now(name: str, source: EmbeddingSource) -> None:

@@ -71,20 +71,23 @@ class Recollection(msgspec.Struct, frozen=True):
 NOTHING = Recollection()
 
 
-def context_item(entry: Entry) -> ContextItem:
+def context_item(entry: Sequence[Piece]) -> ContextItem:
     """An entry as it is shown in a context."""
-    first, *further = [
-        ContextItem(text=piece.text, role=piece.memory.role, timestamp_ms=piece.memory.timestamp_ms) for piece in entry
-    ]
-    return msgspec.structs.replace(first, then=tuple(further))
+    first, further = entry[0], entry[1:]
+    return ContextItem(
+        text=first.text,
+        role=first.memory.role,
+        timestamp_ms=first.memory.timestamp_ms,
+        then=tuple(context_item([piece]) for piece in further),
+    )
 
 
-def without_echo(hits: Sequence[Hit], question: str) -> tuple[Hit, ...]:
-    """The hits without the question itself: asked before, it is the best match for itself and answers nothing."""
-    if not question.rstrip().endswith(_QUESTION_MARKS):
-        return tuple(hits)
-    asked = normalised(question)
-    return tuple(hit for hit in hits if normalised(hit.matched) != asked)
+def echo_of(question: str) -> str | None:
+    """What a memory of the question itself says, as `normalised`; None for what is no question.
+
+    Asked before, it is the best match for itself and answers nothing.
+    """
+    return normalised(question) if question.rstrip().endswith(_QUESTION_MARKS) else None
 
 
 class ContextTokens:
@@ -180,12 +183,12 @@ class Recaller:
                 now_ms=now_ms,
                 intervals=time_intervals(asked.text, now_ms=now_ms, tz=options.time_zone),
                 explain=explain,
+                meaning=asked.meaning if options.stores_role("user") and embedder.reads_alike else None,
             )
             recalled: Recalled = await self._ask(vault, message, timeout_s=remaining_s())
-        hits = without_echo(recalled.hits, asked.text)
-        entries = self._packed(hits, options, now_ms)
+        entries = self._packed(recalled.hits, asked.text, options, now_ms)
         shown = {piece.memory.seq for entry in entries for piece in entry if piece.is_hit}
-        hits = tuple(hit for hit in hits if hit.memory.seq in shown)
+        hits = tuple(hit for hit in recalled.hits if hit.memory.seq in shown)
         items = [context_item(entry) for entry in entries]
         return Recollection(
             context=render_context(items, now_ms, options.time_zone) if items else None,
@@ -198,7 +201,7 @@ class Recaller:
             deletions=deletions,
         )
 
-    def _packed(self, hits: Sequence[Hit], options: MemoryOptions, now_ms: int) -> list[Entry]:
+    def _packed(self, hits: Sequence[Hit], question: str, options: MemoryOptions, now_ms: int) -> list[Entry]:
         """What of these hits goes into a context: within the smaller of the budgets of the settings and the request."""
         budgets = [budget for budget in (self._context_tokens_max, options.context_tokens_max) if budget]
 
@@ -210,6 +213,7 @@ class Recaller:
             hits_max=options.chunks_max,
             tokens_max=min(budgets) - self._counter.frame_tokens if budgets else None,
             cost=cost,
+            left_out=echo_of(question),
         )
 
     async def search(

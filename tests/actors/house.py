@@ -191,7 +191,7 @@ async def open_house(
                 store,
                 embedder,
                 VaultSettings(**settings),
-                limits or VaultLimits(),
+                limits or VaultLimits(analysed_inline_max=1_000_000),
                 drain_timeout_s=drain_timeout_s,
                 meter=meter,
             ) as supervisor,

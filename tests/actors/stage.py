@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from actors.embedder import open_embedder
+from actors.embedding_source import Offload
 from actors.inbox_lag import InboxLag
 from actors.mailbox import Mailbox
 from actors.vault_actor import VaultActor, VaultLimits
@@ -62,6 +63,8 @@ async def running(
     encoder: HashEmbedding | None = None,
     gate: Gate | None = None,
     bulk_max: int = 256,
+    bulk_running_max: int = 1,
+    offload: Offload | None = None,
     rows_sent: int = 0,
     hydrated: dict[int, Applied | None] | None = None,
     mailbox: Mailbox | None = None,
@@ -71,12 +74,17 @@ async def running(
 
     Args:
         hydrated: what earlier incarnations made of inbox rows.
+        offload: in place of a gate.
     """
     mailbox = mailbox or Mailbox(messages_max=64, reserved_max=64)
     sizes: list[int] = []
-    offload = (gate or Gate()).run
     async with (
-        open_embedder(encoder or HashEmbedding(), bulk_max=bulk_max, offload=offload) as embedder,
+        open_embedder(
+            encoder or HashEmbedding(),
+            bulk_max=bulk_max,
+            bulk_running_max=bulk_running_max,
+            offload=offload or (gate or Gate()).run,
+        ) as embedder,
         trio.open_nursery() as actors,
     ):
         actor = VaultActor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.actors.house import (
     WatchedStore,
     exchange,
     new_vault,
+    run_inline,
     stored_texts,
 )
 from tests.actors.stage import commit, running
@@ -93,3 +95,85 @@ async def test_a_full_queue_of_the_embedder_delays_vectors_and_costs_none(
         await trio.sleep(60)
         assert await held.pending() == 0
     assert sorted(store.disk.vault(vault).vectors) == [1]
+
+
+class Held:
+    """Runs of the encoder by their first text, each held until it is let go."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, tuple[list[str], trio.Event]] = {}
+
+    async def run(self, function: Any, *args: Any, limiter: object = None) -> Any:
+        """In place of a thread."""
+        held = trio.Event()
+        self.runs[args[1][0]] = list(args[1]), held
+        await held.wait()
+        return await run_inline(function, *args)
+
+    @property
+    def under_way(self) -> list[list[str]]:
+        """The texts of each run that is held."""
+        return sorted(texts for texts, held in self.runs.values() if not held.is_set())
+
+    async def let_go(self, texts: list[str]) -> None:
+        """The run of these texts goes on."""
+        self.runs[texts[0]][1].set()
+        await wait_all_tasks_blocked()
+
+
+async def test_one_vault_alone_keeps_all_runs_of_the_model_busy_and_is_written_in_its_order(
+    store: WatchedStore, vault: VaultRef
+) -> None:
+    held_runs, texts = Held(), [f"text {number:03}" for number in range(100)]
+    async with running(store, vault, offload=held_runs.run, bulk_running_max=2) as held:
+        await held.ask(Apply(await commit(store, vault, exchange(*texts[:50]), exchange(*texts[50:]))))
+        await wait_all_tasks_blocked()
+        embedder = held.actor._embedder
+        assert [len(run) for run in held_runs.under_way] == [16, 16]
+        assert embedder.statistics()["bulk_waiting"] == 2  # so that the next runs wait for no turn
+        while held_runs.under_way[-1] != texts[:16]:  # the vault's first batch comes last
+            await held_runs.let_go(held_runs.under_way[-1])
+        assert stored_texts(store.disk, vault) == []
+        await held_runs.let_go(texts[:16])
+        assert held_runs.under_way == [texts[96:]]  # too few for a batch as long as another one was under way
+        await held_runs.let_go(texts[96:])
+        assert await held.pending() == 0
+    assert stored_texts(store.disk, vault) == texts
+    assert sorted(store.disk.vault(vault).vectors) == list(range(1, 101))
+    expected = HashEmbedding().encode(texts).astype("<f2")
+    for seq, (_, rows) in store.disk.vault(vault).vectors.items():
+        np.testing.assert_array_equal(rows, expected[seq - 1 : seq])
+
+
+async def test_what_does_not_fill_a_batch_waits_for_company_while_another_one_is_under_way(
+    store: WatchedStore, vault: VaultRef
+) -> None:
+    held_runs = Held()
+    async with running(store, vault, offload=held_runs.run, bulk_running_max=2) as held:
+        for text in ("first", "second", "third"):
+            await held.ask(Apply(await commit(store, vault, exchange(text))))
+            await wait_all_tasks_blocked()
+        assert held_runs.under_way == [["first"]]
+        await held_runs.let_go(["first"])
+        assert held_runs.under_way == [["second", "third"]]
+        await held_runs.let_go(["second"])
+        assert await held.pending() == 0
+
+
+async def test_a_vault_leaves_with_two_batches_under_way_and_the_next_one_embeds_what_is_left(
+    store: WatchedStore, vault: VaultRef
+) -> None:
+    held_runs, texts = Held(), [f"text {number:03}" for number in range(40)]
+    async with running(store, vault, offload=held_runs.run, bulk_running_max=2) as held:
+        await held.ask(Apply(await commit(store, vault, exchange(*texts))))
+        await wait_all_tasks_blocked()
+        assert len(held_runs.under_way) == 2
+        held.mailbox.close()
+        while held_runs.under_way:
+            await held_runs.let_go(held_runs.under_way[0])
+        await held.ended.wait()
+        assert held.error is None
+    async with running(store, vault, bulk_running_max=2) as held:
+        await wait_all_tasks_blocked()
+        assert await held.pending() == 0
+    assert stored_texts(store.disk, vault) == texts

@@ -13,6 +13,7 @@ import pytest
 from models.embedding import (
     BATCH_TOKENS_MAX,
     CHARACTERS_MAX,
+    RUN_COST_TOKENS,
     EmbeddingModel,
     TextEncoder,
     batches_of,
@@ -143,7 +144,14 @@ def test_batches_hold_every_row_once_within_the_limit() -> None:
     batches = list(batches_of(lengths))
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
     assert all(len(batch) * max(lengths[row] for row in batch) <= BATCH_TOKENS_MAX for batch in batches)
-    assert len(batches) <= 6
+    assert len(batches) <= 10
+
+
+def test_short_rows_are_not_padded_to_a_long_one() -> None:
+    """A run of its own costs less than padding does."""
+    assert list(batches_of([60, 10, 11, 10, 12])) == [[1, 3, 2, 4], [0]]
+    assert list(batches_of([40, 40 - RUN_COST_TOKENS])) == [[1, 0]]
+    assert list(batches_of([40, 40 - RUN_COST_TOKENS - 1])) == [[1], [0]]
 
 
 def test_a_row_over_the_limit_runs_alone() -> None:

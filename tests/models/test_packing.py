@@ -95,3 +95,13 @@ def test_repeats_take_no_place() -> None:
     """Of texts that differ only in case and signs the better one stays."""
     memories = conversation("I moved to Graz!", "How nice to hear.", "i moved to GRAZ", "I moved to Linz.")
     assert seqs(packed(hits(memories, 2, 0, 3), hits_max=2)) == [[3, 4]]
+
+
+def test_what_is_left_out_takes_no_place_and_brings_nothing() -> None:
+    """It is no hit, and its neighbour is not there for its sake; another hit may still need it beside it."""
+    memories = conversation("Where do you live?", "In Oslo.", "It rains a lot here in autumn, more than I would like.")
+    asked = "where do you live"
+    left_out = pack(hits(memories, 0, 2), hits_max=1, tokens_max=None, cost=cost, left_out=asked)
+    assert seqs(left_out) == [[3]]
+    beside = pack(hits(memories, 1), hits_max=1, tokens_max=None, cost=cost, left_out=asked)
+    assert seqs(beside) == [[1, 2]]

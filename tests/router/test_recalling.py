@@ -24,6 +24,7 @@ from models.messages import Hit, Scope
 from models.packing import Piece
 from models.rendering import render_context
 from models.settings import VaultSettings
+from models.text import normalised
 from router.options import MemoryOptions
 from router.questions import plainly
 from router.recalling import (
@@ -33,7 +34,7 @@ from router.recalling import (
     Recaller,
     Recollection,
     context_item,
-    without_echo,
+    echo_of,
 )
 from tests.fakes.embedding import HashEmbedding
 from tests.fakes.store import open_memory_store
@@ -62,9 +63,8 @@ def hit(text: str) -> Hit:
 
 def test_the_question_itself_is_no_answer() -> None:
     """Asked before, it would match itself best; a statement said again is a memory all the same."""
-    hits = [hit("What is my dog's name?"), hit("My dog is Rex.")]
-    assert [found.matched for found in without_echo(hits, "what is my dog's NAME ?")] == ["My dog is Rex."]
-    assert len(without_echo([hit("My dog is Rex.")], "My dog is Rex.")) == 1
+    assert echo_of("what is my dog's NAME ?") == normalised("What is my dog's name?")
+    assert echo_of("My dog is Rex.") is None
 
 
 # --- recall ---
@@ -114,6 +114,16 @@ async def test_what_is_relevant_becomes_a_context() -> None:
     assert found.tokens == HashEmbedding().count_tokens(found.context)
     assert nothing.context is None
     assert (nothing.chunks, nothing.tokens) == (0, 0)
+
+
+async def test_a_question_that_was_asked_before_does_not_come_back() -> None:
+    async with open_recaller() as (recaller, supervisor, vault):
+        await remember(supervisor, vault, "My dog is called Rex.", "What is my dog called?")
+        question = plainly("what is my dog called ?")
+        found = await recaller.recall(vault, question, OPTIONS, now_ms=2_000, timeout_s=PATIENCE_S)
+
+    assert [hit.matched for hit in found.hits] == ["My dog is called Rex."]
+    assert found.ids == ("mem_1",)
 
 
 async def test_a_question_that_the_model_fails_on_is_answered_by_words() -> None:
