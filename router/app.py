@@ -132,9 +132,10 @@ def _add_measurement(app: App, components: Components) -> None:
 
     @app.after_request
     async def end(response: Response) -> Response:
-        route = request.url_rule.rule if request.url_rule is not None else "unknown"
-        if "usage" in g:
-            components.metrics.added_seconds.observe(g.usage.answered(response.status_code), route)
+        rule, usage = request.url_rule, g.get("usage")
+        route = rule.rule if rule is not None else "unknown"
+        if usage is not None:
+            components.metrics.added_seconds.observe(usage.answered(response.status_code), route)
         took_s = time.perf_counter() - g.began_s
         describe_request({"http.route": route})
         components.metrics.requests.increment(route, response.status_code)
@@ -200,8 +201,12 @@ def _plain_headers() -> dict[str, str]:
 
 def _put_request_id(response: Response) -> None:
     """Our id goes out, since it is the one in the logs; the provider's moves aside (reference/gateways.md 2f)."""
-    theirs = response.headers.get("x-request-id")
-    if theirs is not None:
-        response.headers["x-upstream-request-id"] = theirs
-    response.headers["x-request-id"] = current_request_id()
-    response.headers.setdefault("request-id", current_request_id())  # where Anthropic's SDK looks; theirs stays there
+    ours, headers = current_request_id(), response.headers
+    names = {name.lower() for name, _ in headers}  # to ask werkzeug for a header that is not there costs an exception
+    if "x-request-id" in names:
+        headers["x-upstream-request-id"] = headers.get("x-request-id", "")
+        headers["x-request-id"] = ours
+    else:
+        headers.add("x-request-id", ours)
+    if "request-id" not in names:  # where Anthropic's SDK looks; theirs stays there
+        headers.add("request-id", ours)

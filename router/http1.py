@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from itertools import chain
 from typing import Any
 
@@ -23,13 +24,16 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from models.server_settings import ServerSettings
+from router.head_lines import split_headers, with_lines
 from router.observe import log_event
+from router.request_messages import RequestMessages, put_messages
+from router.sockets import QuickSocket, quick_socket
 from router.tls import HANDSHAKE_TIMEOUT_S
 
 RECEIVE_BYTES_MAX = 64 * 1024
@@ -101,6 +105,26 @@ class ServerConfig(Config):
         self.include_server_header = False
         self.accesslog = None  # it would write URLs, and a key may stand in a query
         self.errorlog = logging.getLogger("hypercorn.error")  # to our own handler, which writes no error texts
+        self._dated_s = 0
+        self._dated: list[tuple[bytes, bytes]] = []
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """What every reply has: the date, which is written once a second."""
+        now_s = int(time.time())
+        if now_s != self._dated_s:
+            self._dated_s, self._dated = now_s, super().response_headers(protocol)
+        return self._dated
+
+
+class Requests(TaskGroup):
+    """The tasks of a connection, with a queue of our own between its reader and the application."""
+
+    async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Callable[[Any], Awaitable[None]]:
+        """Start the application for a request; returns what takes the request's messages."""
+        messages = RequestMessages(config.max_app_queue_size)
+        put_messages(scope, messages)
+        self.spawn(_handle, app, config, scope, messages.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+        return messages.put
 
 
 class StrictHttp1(H11Protocol):
@@ -108,6 +132,7 @@ class StrictHttp1(H11Protocol):
 
     refused: Callable[[int], None] = staticmethod(lambda _: None)
     _unsent = b""
+    _is_chunked = False
 
     async def _check_protocol(self, event: Any) -> None:
         """No upgrade: a request that asks for one is served as it is, as RFC 9110, section 7.8, allows."""
@@ -128,20 +153,36 @@ class StrictHttp1(H11Protocol):
     async def stream_send(self, event: StreamEvent) -> None:
         """Send a part of a reply. A head whose reply is known as a whole leaves with the body, in one write."""
         if isinstance(event, Response) and event.status_code >= 200:
-            headers = [*event.headers, *self.config.response_headers("h11")]
-            if self.keep_alive_requests >= self.config.keep_alive_max_requests:
-                headers.append((b"connection", b"close"))
-            self._unsent = self._encoded(h11.Response(headers=headers, status_code=event.status_code))
+            self._unsent = self._encoded_head(event)
             if not any(name == b"content-length" for name, _ in event.headers):
                 await self._send_unsent()
         elif isinstance(event, Body):
-            self._unsent += self._encoded(h11.Data(data=event.data))
+            self._unsent += self._encoded_part(event.data)
             await self._send_unsent()
         elif isinstance(event, EndBody):
             self._unsent += self._encoded(h11.EndOfMessage())
             await self._send_unsent()
         else:
             await super().stream_send(event)
+
+    def _encoded_head(self, event: Response) -> bytes:
+        """A reply's head. h11 gets to see what says how the body ends and adds what is missing of it; the rest of the
+        lines are checked and put in here, all at once, since h11 would spend a tenth of a request on them."""
+        headers = [*event.headers, *self.config.response_headers("h11")]
+        # A client that keeps connections would send its next request into one that the end of the server closes.
+        if self.keep_alive_requests >= self.config.keep_alive_max_requests or self.context.terminated.is_set():
+            headers.append((b"connection", b"close"))
+        framing, lines = split_headers(headers)
+        seen = headers if lines is None else framing  # of what cannot stand in a head h11 says what is wrong
+        head = self._encoded(h11.Response(headers=seen, status_code=event.status_code))
+        self._is_chunked = b"\r\ntransfer-encoding: chunked\r\n" in head.lower()
+        return head and with_lines(head, lines or b"")
+
+    def _encoded_part(self, data: bytes) -> bytes:
+        """A part of a body, framed: what h11 would make of it, but a part of a stream changes none of its states."""
+        if self._is_chunked and self.connection.our_state is h11.SEND_BODY:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        return self._encoded(h11.Data(data=data))
 
     def _encoded(self, event: Any) -> bytes:
         """What h11 makes of it; nothing once the client has broken the protocol, as Hypercorn has it."""
@@ -196,8 +237,10 @@ class Connection(TCPServer):
     _reading: trio.CancelScope | None = None
     _read_to_end = False
     _idle = True
+    _idle_since_s = 0.0
     _head_deadline = math.inf
-    _patience: trio.CancelScope
+    _patience: trio.CancelScope | None = None
+    _quick: QuickSocket | None = None
 
     async def run(self) -> None:
         """Serve the connection to its end. Hypercorn's own offers HTTP/2, here there is one protocol."""
@@ -207,8 +250,9 @@ class Connection(TCPServer):
                 plain = self.stream.transport_stream
                 with trio.fail_after(HANDSHAKE_TIMEOUT_S):
                     await self.stream.do_handshake()
+            self._quick = quick_socket(self.stream)
             client, server = plain.socket.getpeername(), plain.socket.getsockname()
-            async with TaskGroup() as self._task_group:
+            async with Requests() as self._task_group:
                 self.protocol = StrictHttp1(
                     self.app,
                     self.config,
@@ -222,7 +266,7 @@ class Connection(TCPServer):
                 )
                 self.protocol.refused = self.refused
                 await self.protocol.initiate()
-                self._patience = trio.CancelScope(deadline=trio.current_time() + self.config.keep_alive_timeout)
+                self._idle_since_s = trio.current_time()
                 self._task_group.spawn(self._end_when_idle)
                 await self._read_data()
         except (OSError, trio.BrokenResourceError, trio.TooSlowError):
@@ -244,19 +288,27 @@ class Connection(TCPServer):
                     self._head_deadline = trio.current_time() + self.config.header_timeout_s
             await self.protocol.handle(Closed())
         self._read_to_end = True
-        self._patience.cancel(reason="the client has said all")
+        if self._patience is not None:
+            self._patience.cancel(reason="the client has said all")
 
     async def _receive(self) -> bytes | None:
         """What comes next, b"" at the client's end; None when the connection is broken, or a head came too late."""
         try:
+            if self._head_deadline == math.inf:
+                return await self._read_some()
             with trio.move_on_at(self._head_deadline):
-                return bytes(await self.stream.receive_some(RECEIVE_BYTES_MAX))
+                return await self._read_some()
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             return None
         self.limited("headers")
         if self._has_begun:
             await self.protocol._send_error_response(408)
         return None
+
+    async def _read_some(self) -> bytes:
+        if self._quick is not None:
+            return await self._quick.read(RECEIVE_BYTES_MAX)
+        return bytes(await self.stream.receive_some(RECEIVE_BYTES_MAX))
 
     @property
     def _has_begun(self) -> bool:
@@ -267,8 +319,7 @@ class Connection(TCPServer):
         """Send or note what the protocol says; a connection at its end does not wait for another request."""
         if isinstance(event, Updated):
             self._idle, self._head_deadline = event.idle, math.inf
-            keep_s = self.config.keep_alive_timeout if event.idle else math.inf
-            self._patience.deadline = trio.current_time() + keep_s
+            self._idle_since_s = trio.current_time()
         elif isinstance(event, RawData):
             await self._write(event.data)
         else:
@@ -277,30 +328,35 @@ class Connection(TCPServer):
     async def _write(self, data: bytes) -> None:
         """Send; not shielded as Hypercorn does it, so that who stops reading can be cut off.
 
-        How much of a cancelled write has gone out is not known: nothing may follow it, and the connection ends.
+        What the kernel takes at once is gone without a turn of the event loop. How much of a cancelled write has gone
+        out is not known: nothing may follow it, and the connection ends.
         """
         try:
-            self.send_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self.send_lock.acquire()
-        try:
-            await self.stream.send_all(data)
+            if self._quick is not None and not self.send_lock.locked():
+                data = data[self._quick.write_nowait(data) :]
+            if data:
+                async with self.send_lock:
+                    await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self.protocol.handle(Closed())
         except trio.Cancelled:
             await trio.aclose_forcefully(self.stream)
             raise
-        finally:
-            self.send_lock.release()
 
     async def _end_when_idle(self) -> None:
         """Close the connection when nothing is asked for the keep-alive time, or the server ends while it is idle.
 
-        One task for the connection's life; Hypercorn starts one after each request. What is busy when the server ends
-        closes after its reply.
+        One task for the connection's life, whose timer no request moves: when it is up, it is set again to where it
+        belongs by then. Hypercorn starts a task after each request. What is busy when the server ends closes after its
+        reply.
         """
-        with self._patience:
-            await self.context.terminated.wait()
+        while not (self._read_to_end or self.context.terminated.is_set()):
+            now_s = trio.current_time()
+            until_s = (self._idle_since_s if self._idle else now_s) + self.config.keep_alive_timeout
+            if until_s <= now_s:
+                break
+            with trio.CancelScope(deadline=until_s) as self._patience:
+                await self.context.terminated.wait()
         if self._idle and not self._read_to_end:
             with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                 await self._initiate_server_close()

@@ -38,21 +38,24 @@ class KeyMask:
     def __init__(self, keys: Iterable[str] = ()) -> None:
         spellings = {spelling for key in keys for spelling in _spellings(key)}
         self._spellings = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
-        self._found = re.compile(b"|".join(map(re.escape, self._spellings))) if self._spellings else None
         self._tail = b""
         self._shown = 0
 
     def whole(self, body: bytes) -> bytes:
         """A text that is complete."""
-        if self._found is None or not any(spelling in body for spelling in self._spellings):
-            return body
-        return self._found.sub(_blot, body)
+        for spelling in self._spellings:
+            if spelling in body:
+                return re.sub(b"|".join(map(re.escape, self._spellings)), _blot, body)
+        return body
 
     def feed(self, chunk: bytes) -> bytes:
         """What may go out of a body in pieces, now that this piece is here. Perhaps nothing."""
-        if self._found is None:
+        if not self._spellings:
             return chunk
-        data = self.whole(self._tail + chunk)
+        data = self.whole(self._tail + chunk if self._tail else chunk)
+        if data.endswith(b"\n"):  # as events do, and no part of a key
+            out, self._tail, self._shown = data[self._shown :], b"", 0
+            return out
         begins = self._open_end(data)
         out_to = min(begins + SHOWN_BYTES, len(data))
         out = data[self._shown : out_to]

@@ -19,6 +19,7 @@ from router.providers.json_bytes import encode_string, join_object
 from router.providers.openai_chat import OPENAI_CHAT
 from router.providers.request_parts import OPTION_FIELDS
 from router.providers.routing import Call, Route
+from router.request_messages import take_messages_away
 from router.sse import EventSplitter
 
 COUNT_TOKENS = "/v1/messages/count_tokens"
@@ -125,6 +126,7 @@ class PacedUploads:
             await self._app(scope, receive, send)
             return
         pace = scope[_SCOPE_KEY] = Pace(free=False)
+        take_messages_away(scope)
 
         async def receive_wanted() -> Mapping[str, Any]:
             message = await receive()

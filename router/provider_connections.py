@@ -4,7 +4,7 @@ The layer below `router.upstream_call`, which httpx filled before: per call it c
 request (`bench/RESULTS.md`). Owns connections and the framing of requests and answers. Must never follow a redirect,
 keep a cookie, read the environment, or bound how many connections there are: the limiter in front of it does.
 
-What h11 hands out of one read leaves in one piece. A connection goes back to the others as soon as an answer's end has
+What came of a body in one read leaves in one piece. A connection goes back to the others as soon as an answer's end has
 been read, and is closed in every other case.
 """
 
@@ -18,14 +18,17 @@ from typing import Any
 import h11
 import trio
 
+from router.head_lines import split_headers, with_lines
 from router.headers import HeaderList
 from router.provider_urls import address_of, target_of
+from router.reply_bodies import Body, ChunkedBody, EndlessBody, SizedBody
+from router.sockets import quick_socket
 
 KEEPALIVE_EXPIRY_S = 30.0
 """Below the idle limit of common load balancers (60 s), so that we rarely write into a closed connection."""
 
 HEAD_BYTES_MAX = 100 * 1024
-"""Of an answer's status line and headers, and of a chunk's own head."""
+"""Of an answer's status line and headers."""
 
 _RECEIVE_BYTES_MAX = 64 * 1024
 _JOINED_BYTES_MAX = 64 * 1024  # a longer body is not copied behind its head
@@ -118,14 +121,14 @@ class ProviderConnections:
         sent = [("host", self._host_header), *headers]
         if isinstance(body, bytes):
             sent.append(("content-length", str(len(body))))
-        head = h11.Request(method=method, target=target_of(self._base_url + path), headers=sent)
         connection = await self._free() or await self._connect()
         try:
+            head = connection.begin(method, target_of(self._base_url + path), sent)
             try:
                 await self._send(connection, head, body, on_sent)
             except _HungUp:  # perhaps it has answered before it read all
                 connection.is_deaf = True
-            return Answer(self, connection, await connection.receive_head())
+            return Answer(self, connection, await connection.receive_head(method))
         except h11.LocalProtocolError:
             await self._close(connection)
             raise NotSendable from None
@@ -141,19 +144,19 @@ class ProviderConnections:
     async def _send(
         self,
         connection: _Connection,
-        head: h11.Request,
+        head: bytes,
         body: bytes | AsyncIterator[bytes],
         on_sent: Callable[[], None] | None,
     ) -> None:
-        data = connection.wire.send(head) or b""
         if not isinstance(body, bytes):
-            await self._write(connection, data)
+            await self._write(connection, head)
             async for chunk in body:
                 await self._write(connection, connection.wire.send(h11.Data(data=chunk)) or b"")
             if on_sent is not None:
                 on_sent()
             await self._write(connection, connection.wire.send(h11.EndOfMessage()) or b"")
             return
+        data = head
         if len(body) > _JOINED_BYTES_MAX:
             await self._write(connection, data)
             data = b""
@@ -163,9 +166,11 @@ class ProviderConnections:
         await self._write(connection, data)
 
     async def _write(self, connection: _Connection, data: bytes) -> None:
-        if not data:
-            return
         try:
+            if connection.quick is not None:
+                data = data[connection.quick.write_nowait(data) :]
+            if not data:
+                return
             with trio.fail_after(self._write_timeout_s):
                 await connection.stream.send_all(data)
         except trio.TooSlowError:
@@ -264,15 +269,17 @@ class Answer:
 class _Connection:
     """One connection and where h11 is on it."""
 
-    __slots__ = ("_is_drained", "_socket", "idle_since_s", "is_at_end", "is_deaf", "stream", "wire")
+    __slots__ = ("_body", "_socket", "_unread", "idle_since_s", "is_at_end", "is_deaf", "quick", "stream", "wire")
 
     def __init__(self, stream: trio.abc.Stream, plain: trio.abc.Stream) -> None:
         self.stream = stream
-        self.wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        self.wire = _new_wire()
         self.idle_since_s = 0.0
         self.is_at_end = False
         self.is_deaf = False
-        self._is_drained = False
+        self.quick = quick_socket(stream)
+        self._body: Body = SizedBody(0)
+        self._unread = b""
         self._socket: Any = getattr(plain, "socket", None)
 
     def has_input(self) -> bool:
@@ -283,42 +290,51 @@ class _Connection:
         waiting.register(self._socket.fileno(), select.POLLIN)
         return bool(waiting.poll(0))
 
-    async def receive_head(self) -> h11.Response:
+    def begin(self, method: str, target: bytes, headers: HeaderList) -> bytes:
+        """The head of a request."""
+        encoded = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+        framing, lines = split_headers(encoded)
+        head = h11.Request(method=method, target=target, headers=encoded if lines is None else framing)
+        return with_lines(self.wire.send(head) or b"", lines or b"")
+
+    async def receive_head(self, method: str) -> h11.Response:
+        """The head of the answer to a request of this method."""
         while True:
             event = self._next_event()
             if isinstance(event, h11.Response):
+                self._body = _body_of(event, method)
+                self._unread = self.wire.trailing_data[0]
                 return event
             if event is h11.NEED_DATA:
-                await self._fill()
+                self.wire.receive_data(await self._read())
             elif not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
                 raise ConnectionBroken  # nobody asked for another protocol
 
     async def receive_body(self) -> bytes:
-        parts: list[bytes] = []
-        if self._is_drained:
-            await self._fill()
-        while True:
-            event = self._next_event()
-            if isinstance(event, h11.Data):
-                parts.append(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                self.is_at_end = True
-                return b"".join(parts)
-            elif parts:
-                self._is_drained = event is h11.NEED_DATA
-                return b"".join(parts)
-            elif event is h11.NEED_DATA:
-                await self._fill()
+        """What comes next of the answer's body; b"" only at its end."""
+        body, chunk = self._body, b""
+        while not (chunk or body.is_at_end):
+            if body.is_broken:
+                raise ConnectionBroken
+            data, self._unread = self._unread or await self._read(), b""
+            if data:
+                chunk = body.take(data)
+            elif body.ends_with_connection:
+                self.is_deaf = self.is_at_end = True
+                return b""
             else:
                 raise ConnectionBroken
+        self.is_at_end = body.is_at_end
+        return chunk
 
     def begin_next(self) -> bool:
         """Whether another request may follow on this connection."""
-        if self.is_deaf or self.wire.our_state is not h11.DONE or self.wire.their_state is not h11.DONE:
+        # What is sent is done, and stays so: the answer's head has not said that the connection ends with it.
+        if self.is_deaf or self.wire.our_state is not h11.DONE or self._body.rest or self._unread:
             return False
-        self.wire.start_next_cycle()
+        self.wire = _new_wire()
         self.is_at_end = False
-        return not self.wire.trailing_data[0]
+        return True
 
     def _next_event(self) -> Any:
         try:
@@ -326,9 +342,26 @@ class _Connection:
         except h11.RemoteProtocolError:
             raise ConnectionBroken from None  # theirs may quote what was sent
 
-    async def _fill(self) -> None:
-        self._is_drained = False
+    async def _read(self) -> bytes:
         try:
-            self.wire.receive_data(bytes(await self.stream.receive_some(_RECEIVE_BYTES_MAX)))
+            if self.quick is not None:
+                return await self.quick.read(_RECEIVE_BYTES_MAX)
+            return bytes(await self.stream.receive_some(_RECEIVE_BYTES_MAX))
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
             raise ConnectionBroken from None
+
+
+def _new_wire() -> h11.Connection:
+    return h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+
+
+def _body_of(head: h11.Response, method: str) -> Body:
+    """How the body ends that follows a head, of which h11 has refused what contradicts itself."""
+    if method == "HEAD" or head.status_code in (204, 304):
+        return SizedBody(0)
+    named = dict(head.headers)
+    if b"transfer-encoding" in named:
+        return ChunkedBody()  # h11 lets no other pass
+    if b"content-length" in named:
+        return SizedBody(int(named[b"content-length"]))
+    return EndlessBody()

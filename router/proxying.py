@@ -249,7 +249,7 @@ class Proxy:
         for name, value in [*reply.headers, *memory.headers(), *facts]:
             response.headers.add(name, value)
         if is_whole:
-            response.content_length = len(body)
+            response.headers.add("content-length", str(len(body)))
         return response
 
     async def _store(self, memory: ChatMemory, said: Reply | None, *, model: str) -> None:

@@ -116,28 +116,6 @@ def _bind_error(settings: ServerSettings, error: OSError) -> SetupError:
             return SetupError(f"cannot listen on {where}: {error.strerror or error}.")
 
 
-class _LastReplies:
-    """ASGI wrapper: a response that begins while the server ends says that its connection ends with it.
-
-    Otherwise a client that keeps connections sends its next request into one that is being closed, and never learns
-    what became of it. Hypercorn 0.18 closes without a word.
-    """
-
-    def __init__(self, app: Any, context: WorkerContext) -> None:
-        self._app = app
-        self._context = context
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one ASGI connection."""
-
-        async def send_on(message: Any) -> None:
-            if message["type"] == "http.response.start" and self._context.terminated.is_set():
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            await send(message)
-
-        await self._app(scope, receive, send_on if scope.get("http_version", "").startswith("1") else send)
-
-
 async def serve_app(
     app: Any,
     settings: ServerSettings,
@@ -168,7 +146,7 @@ async def serve_app(
     tls = open_tls(settings)
     bound = listening or bind(settings)
     context = WorkerContext(None)
-    wrapped = ASGIWrapper(_LastReplies(app, context))
+    wrapped = ASGIWrapper(app)
     state: LifespanState = {}
     lifespan = Lifespan(wrapped, config, state)
 

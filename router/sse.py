@@ -16,6 +16,7 @@ import msgspec
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DATA = b"data: "
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -56,6 +57,9 @@ class EventSplitter:
         events: list[Event] = []
         if self.overflowed or not chunk:
             return events
+        if self._is_one_event(chunk):
+            self._at_start = False
+            return [Event(name="", data=chunk[len(_DATA) : -2], end=len(chunk))]
         start = 1 if self._after_cr and chunk[0] == 0x0A else 0
         self._after_cr = chunk[-1] == 0x0D
         for match in _LINE_END.finditer(chunk, start):
@@ -94,6 +98,17 @@ class EventSplitter:
         if self._line or self._data or self._name:
             return bytes(self._line)
         return None
+
+    def _is_one_event(self, chunk: bytes) -> bool:
+        """Whether this is all of one event, written as nearly all providers write every event, and nothing else."""
+        return (
+            chunk.startswith(_DATA)
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk.endswith(b"\n")
+            and b"\r" not in chunk
+            and not (self._line or self._data or self._name or self._after_cr or self._event_bytes)
+            and len(chunk) - 2 <= self._event_bytes_max
+        )
 
     def _is_too_large(self, line_bytes: int) -> bool:
         if self._event_bytes + line_bytes > self._event_bytes_max:

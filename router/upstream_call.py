@@ -116,7 +116,9 @@ class UpstreamResponse:
         return bytes(body)
 
     async def aclose(self) -> None:
-        """Close the connection, or give it back if the body was read to its end. May be called again."""
+        """Close the connection, unless it was given back: the body was read to its end. May be called again."""
+        if self._answer.is_at_end:
+            return
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
             await self._answer.aclose()
 

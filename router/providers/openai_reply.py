@@ -36,14 +36,16 @@ class ChatCollector:
 
     def classify(self, event: Event) -> Signal:
         """What the event means, if it came next."""
-        return self._classify(event, _decode_chunk(event.data))
+        chunk = _decode_chunk(event.data)
+        return self._classify(event, chunk, _finish_reasons(chunk))
 
     def feed(self, event: Event) -> Signal:
         """Take the event in and say what it means."""
         chunk = _decode_chunk(event.data)
-        signal = self._classify(event, chunk)
+        reasons = _finish_reasons(chunk)
+        signal = self._classify(event, chunk, reasons)
         if chunk is not None:
-            self._take_in(chunk)
+            self._take_in(chunk, reasons)
         elif event.data.strip() == _TERMINATOR:
             self.ended = True
         if signal is Signal.FINISH:
@@ -61,22 +63,21 @@ class ChatCollector:
             truncated=self._heard.truncated,
         )
 
-    def _classify(self, event: Event, chunk: dict[str, Any] | None) -> Signal:
+    def _classify(self, event: Event, chunk: dict[str, Any] | None, reasons: dict[int, str]) -> Signal:
         if event.name == "error" or (chunk is not None and chunk.get("error")):
             return Signal.FAILURE
         if chunk is None:
             is_first_end = event.data.strip() == _TERMINATOR and not (self._complete or self._failed)
             return Signal.FINISH if is_first_end else Signal.NOTHING
-        reasons = _finish_reasons(chunk)
         if _FAILED in reasons.values():
             return Signal.FAILURE
         if not reasons or self._complete or self._failed:
             return Signal.NOTHING
         return Signal.FINISH if len(self._finished | set(reasons)) >= self._choices else Signal.NOTHING
 
-    def _take_in(self, chunk: dict[str, Any]) -> None:
+    def _take_in(self, chunk: dict[str, Any], reasons: dict[int, str]) -> None:
         self.usage = read_usage(chunk) or self.usage
-        self._finished.update(_finish_reasons(chunk))
+        self._finished.update(reasons)
         if self._complete:
             return
         for choice in _choices(chunk):
@@ -155,9 +156,9 @@ def _index(choice: dict[str, Any]) -> int:
     return index if isinstance(index, int) else 0
 
 
-def _finish_reasons(chunk: dict[str, Any]) -> dict[int, str]:
+def _finish_reasons(chunk: dict[str, Any] | None) -> dict[int, str]:
     reasons: dict[int, str] = {}
-    for choice in _choices(chunk):
+    for choice in _choices(chunk or {}):
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
             reasons[_index(choice)] = reason

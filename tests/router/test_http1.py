@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
 import h11
 import msgspec
 import pytest
 import trio
+from hypercorn.trio.worker_context import EventWrapper
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from router.http1 import fault_of
+from router.http1 import Connection, fault_of
 from tests.router.test_server import SETTINGS, read_until, running
 
 HOST = b"Host: x\r\n"
@@ -158,3 +164,52 @@ async def test_a_chunk_that_is_none_ends_the_request() -> None:
         await stream.send_all(b"POST /slow HTTP/1.1\r\n" + HOST + CHUNKED + b"\r\nZZ\r\n")
         with trio.fail_after(60):
             await read_until(stream, b"never")
+
+
+class _Waiting(Connection):
+    """A connection of which only the wait for another request works. Attributes: whether it was closed for it."""
+
+    def __init__(self) -> None:
+        config: Any = SimpleNamespace(keep_alive_timeout=10.0)
+        self.config = config
+        context: Any = SimpleNamespace(terminated=EventWrapper())
+        self.context = context
+        self.was_closed = False
+
+    async def _initiate_server_close(self) -> None:
+        self.was_closed = True
+
+
+async def test_an_idle_connection_is_closed_when_nothing_was_asked_for_the_whole_time(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    """Counted from the end of the last request, though no request moves the timer; never while one is served."""
+    connection = _Waiting()
+    connection._idle_since_s = trio.current_time()
+    nursery.start_soon(connection._end_when_idle)
+
+    async def pass_time(seconds: float) -> bool:
+        mock_clock.jump(seconds)
+        await wait_all_tasks_blocked()
+        return connection.was_closed
+
+    await wait_all_tasks_blocked()
+    assert not await pass_time(6)
+    connection._idle_since_s = trio.current_time()
+    assert not await pass_time(6)
+    connection._idle = False
+    assert not await pass_time(100)
+    connection._idle, connection._idle_since_s = True, trio.current_time()
+    assert not await pass_time(9)
+    assert await pass_time(2)
+
+
+async def test_an_idle_connection_is_closed_when_the_server_ends(nursery: trio.Nursery) -> None:
+    connection = _Waiting()
+    connection._idle_since_s = math.inf
+    nursery.start_soon(connection._end_when_idle)
+    await wait_all_tasks_blocked()
+    assert not connection.was_closed
+    await connection.context.terminated.set()
+    await wait_all_tasks_blocked()
+    assert connection.was_closed

@@ -82,7 +82,7 @@ async def test_a_request_is_what_was_given_with_host_and_length(nursery: trio.Nu
     answer = await ask(connections_over(provider.open_stream))
     assert (answer.status, answer.headers) == (200, [("content-length", "5")])
     assert await read(answer) == [b"hello"]
-    head = b"POST /v1/chat HTTP/1.1\r\nHost: provider.test\r\nx-a: 1\r\nContent-Length: 2\r\n\r\n{}"
+    head = b"POST /v1/chat HTTP/1.1\r\nHost: provider.test\r\nContent-Length: 2\r\nx-a: 1\r\n\r\n{}"
     assert provider.heard[0].lower() == head.lower()
 
 

@@ -160,3 +160,16 @@ def test_what_is_unfinished_can_be_asked_for(
     assert splitter.open_line() == open_line
     last = splitter.flush()
     assert (last.data if last else None) == flushed
+
+
+def test_only_the_first_bytes_of_a_stream_can_be_a_byte_order_mark() -> None:
+    """Also where each chunk is one event."""
+    marked = b"\xef\xbb\xbfdata: marked\n\n"
+    assert split([marked]) == [("", b"marked")]
+    assert split([b"data: one\n\n", marked, b"data: two\n\n"]) == [("", b"one"), ("", b"two")]
+
+
+@pytest.mark.parametrize("before", [b"event: named\n", b"data: begun\n", b"data: beg", b"data: begun\r"])
+def test_a_chunk_that_looks_like_an_event_may_be_the_rest_of_one(before: bytes) -> None:
+    after = b"data: one\n\n"
+    assert split([before, after]) == split([before + after])
