@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from contextvars import Context
 from functools import partial
@@ -38,6 +38,7 @@ from models.distributions import STEP_SECONDS, Distribution
 from models.errors import (
     DeadlineExceeded,
     MemoryRouterError,
+    NotOwner,
     ShuttingDown,
     StoreUnavailable,
     VaultQuarantined,
@@ -58,11 +59,18 @@ PIN_TIMEOUT_S = 10.0
 ERASE_TIMEOUT_S = 60.0
 RESUME_TIMEOUT_S = 60.0
 
+RELEASE_PINNED_S = 1.0
+"""How long a vault that moves waits for chats under way; what they say later is not stored, and says so."""
+
 COUNTED = ("hydrated", "passivated", "crashed", "quarantined", "stored", "duplicates", "flagged")
 """Counters of lives that metrics show."""
 
 SWEEP_INTERVAL_S = 1.0
 """How often idle and surplus vaults are looked for; a sweep stops at the first vault that may stay."""
+
+
+def anybody(part: int) -> None:
+    """Every partition is this node's."""
 
 
 class Supervisor:
@@ -77,8 +85,10 @@ class Supervisor:
         vaults: trio.Nursery,
         *,
         meter: MemoryMeter | None = None,
+        check_owned: Callable[[int], object] = anybody,
     ) -> None:
         self.store = store
+        self._check_owned = check_owned
         self._meter = meter or Unmetered()
         self.embedders = embedders
         self._settings = settings
@@ -181,16 +191,47 @@ class Supervisor:
             entry.scope.cancel(reason="the vault was erased")
             await entry.gone.wait()
 
-    async def resume(self) -> None:
-        """Hydrate, one by one, the vaults that an earlier run left with an inbox or on the way to another embedder."""
+    async def resume(self, parts: Collection[int] | None = None) -> None:
+        """Hydrate, one by one, the vaults that an earlier run left with an inbox or on the way to another embedder.
+
+        Args:
+            parts: only those of these partitions.
+        """
         left = {*await self.store.vaults_with_inbox(), *await self.store.vaults_moving()}
+        if parts is not None:
+            left = {vault for vault in left if vault.shard in parts}
         self._resuming = len(left)
         for vault in left:
             try:
                 await self.ask(vault, Barrier(), timeout_s=RESUME_TIMEOUT_S)
+            except NotOwner:
+                pass  # its owner does this
             except MemoryRouterError as error:
                 logger.warning("vault_not_resumed", extra={"vault": vault.number, "code": error.code})
             self._resuming -= 1
+
+    # Partitions that go to another node.
+
+    async def release_part(self, part: int) -> None:
+        """Let the vaults of a partition leave memory, with what they have to commit. Requests are already elsewhere."""
+        async with trio.open_nursery() as leaving:
+            for entry in self._of_part(part):
+                leaving.start_soon(self._let_leave, entry)
+
+    def drop_part_nowait(self, part: int) -> None:
+        """Take the vaults of a partition out of memory at once: another node has it, and has read what is durable."""
+        for entry in self._of_part(part):
+            entry.close()
+            entry.scope.cancel(reason="another node owns the vault")
+
+    async def _let_leave(self, entry: Entry) -> None:
+        if entry.mailbox.reserved:
+            await trio.sleep(RELEASE_PINNED_S)
+        entry.close()
+        await entry.gone.wait()
+
+    def _of_part(self, part: int) -> list[Entry]:
+        return [entry for entry in self._entries.values() if entry.vault.shard == part]
 
     def current(self, vault: VaultRef) -> VaultRef:
         """The vault that took this one's place when it was erased, or itself."""
@@ -234,13 +275,18 @@ class Supervisor:
         raise DeadlineExceeded("The vault was not ready in time.")
 
     def _entry_nowait(self, vault: VaultRef) -> Entry:
-        """The vault's entry, made on first use; it may be closing. Synchronous, so that nobody can make a second."""
+        """The vault's entry, made on first use; it may be closing. Synchronous, so that nobody can make a second.
+
+        Raises:
+            NotOwner, ShuttingDown, VaultQuarantined: it cannot be had here, or not now.
+        """
         vault = self.current(vault)
         now_s = trio.current_time()
         entry = self._entries.get(vault.number)
         if entry is None:
             if self._draining:
                 raise ShuttingDown("The server is shutting down.", retry_after_s=1)
+            self._check_owned(vault.shard)
             entry = self._start(vault)
         if entry.quarantined_until_s is not None:
             wait_s = max(1, math.ceil(entry.quarantined_until_s - now_s))
@@ -319,6 +365,7 @@ async def open_supervisor(
     *,
     drain_timeout_s: float,
     meter: MemoryMeter | None = None,
+    check_owned: Callable[[int], object] = anybody,
 ) -> AsyncIterator[Supervisor]:
     """Run the vaults for the length of the block; leaving it drains them within `drain_timeout_s`.
 
@@ -327,11 +374,12 @@ async def open_supervisor(
 
     Args:
         embedders: of all models, or the only one.
+        check_owned: raises `NotOwner` for a partition of another node; no vault of that comes into memory.
     """
     if isinstance(embedders, Embedder):
         embedders = Embedders([embedders])
     async with trio.open_nursery() as vaults:
-        supervisor = Supervisor(store, embedders, settings, limits, vaults, meter=meter)
+        supervisor = Supervisor(store, embedders, settings, limits, vaults, meter=meter, check_owned=check_owned)
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(supervisor._sweep)

@@ -180,6 +180,21 @@ class ShardDamaged(StoreUnavailable):
     code = "shard_damaged"
 
 
+class NotOwner(MemoryRouterError):
+    """Another node owns the partition. Nothing was done; the router forwards the request, or answers 503.
+
+    Attributes:
+        owner_address: where the owner may be reached, or "". Never shown to clients.
+    """
+
+    status = 421
+    code = "not_owner"
+
+    def __init__(self, message: str, *, owner_address: str = "", retry_after_s: int = 1) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.owner_address = owner_address
+
+
 class StorageFull(MemoryRouterError):
     """The disk is full. Nothing of this request was stored."""
 

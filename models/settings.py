@@ -7,12 +7,14 @@ keys, and a test compares the three. Reading files and the environment is the bu
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from models.audit_settings import AuditSettings
+from models.cluster_settings import ClusterSettings
 from models.dashboard_settings import DashboardSettings
 from models.embedder_settings import EmbedderSettings, EmbeddersSettings
 from models.limit_settings import LimitSettings
@@ -28,6 +30,7 @@ from models.provider_settings import BUILT_IN_PROVIDERS, Fallbacks, ProviderSett
 from models.screening_settings import ScreeningSettings
 from models.server_settings import CorsSettings, LogSettings, MetricsSettings, ServerSettings
 from models.sizes import GIB, MIB
+from models.store_settings import Kind
 from models.store_settings import StoreSettings as StoreLimits
 from models.tracing_settings import TracingSettings
 from models.usage_settings import UsageSettings
@@ -38,6 +41,21 @@ _STORE = StoreLimits()  # the store's own defaults, so that they stand in one pl
 class StoreSettings(StoreLimits, frozen=True, kw_only=True):
     """The durable store's limits, here with their ranges, and the place of the key that seals it."""
 
+    kind: Annotated[
+        Kind,
+        Meta(description="`sqlite`: files in the data directory. `postgres`: the database at `store.url`."),
+    ] = _STORE.kind
+    url: Annotated[
+        Secret,
+        Meta(description="The PostgreSQL database. Give it by the environment: it may hold a password."),
+    ] = _STORE.url
+    parts: Annotated[
+        int,
+        Meta(ge=1, le=65_536, description="`postgres`: partitions of the vaults; fixed when the database is prepared."),
+    ] = _STORE.parts
+    writer_threads: Annotated[
+        int, Meta(ge=1, le=64, description="`postgres`: threads, each with a connection, that commit.")
+    ] = _STORE.writer_threads
     shards: Annotated[
         int,
         Meta(ge=1, le=64, description="Database files that vaults are spread over; fixed when data is created."),
@@ -90,6 +108,11 @@ class StoreSettings(StoreLimits, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Nothing: the loader checks the ranges above; the base's check is for limits made by hand."""
+
+    @property
+    def key_path(self) -> Path | None:
+        """Where the server's key is, if not in the data directory."""
+        return Path(self.server_key_file) if self.server_key_file else None
 
 
 class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +240,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tracing: TracingSettings = TracingSettings()
     dashboard: DashboardSettings = DashboardSettings()
     store: StoreSettings = StoreSettings()
+    cluster: ClusterSettings = ClusterSettings()
     vaults: VaultSettings = VaultSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     embedders: EmbeddersSettings = msgspec.field(default_factory=EmbeddersSettings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Literal
 
 import msgspec
 
@@ -16,17 +17,25 @@ from models.provider_settings import Secret
 
 MEBIBYTE = 1024 * 1024
 SHARDS_MAX = 64
+PARTS_MAX = 65_536
+WRITER_THREADS_MAX = 64
+Kind = Literal["sqlite", "postgres"]
 QUEUE_ROWS_LIMIT = 1 << 20  # a row id keeps 20 bits for a row's place in its commit
 SERVER_KEY_BYTES = 32
 _MAY_BE_ZERO = frozenset({"ballast_bytes", "scrub_interval_s"})
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits of one data directory.
+    """Where everything is stored, and limits.
 
     Attributes:
+        kind: `sqlite`: files in the data directory. `postgres`: the database at `url`.
+        url: of the PostgreSQL database, as libpq takes it; several hosts may stand in it.
+        parts: partitions of a new PostgreSQL database, the most nodes that it can ever be spread over; an existing one
+            keeps the number it was made with.
+        writer_threads: threads, each with a connection, that commit into PostgreSQL.
         shards: shard files of a new data directory; an existing one keeps the number it was made with.
-        queue_rows_max: accepted rows of one shard that may wait for their commit.
+        queue_rows_max: accepted rows of one shard (on PostgreSQL: of one writer thread) that may wait for their commit.
         queue_bytes_max: the same in bytes of encoded exchanges.
         batch_rows_max: rows after which a group commit takes no further job; bounds the wait of the last one.
         checkpoint_wal_bytes: size of a WAL at which the committer copies it into its database.
@@ -40,6 +49,10 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         server_key: the server key in base64 instead of a file, for example from the environment.
     """
 
+    kind: Kind = "sqlite"
+    url: Secret = Secret()
+    parts: int = 64
+    writer_threads: int = 4
     shards: int = 4
     queue_rows_max: int = 8192
     queue_bytes_max: int = 256 * MEBIBYTE
@@ -55,10 +68,14 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value, least = getattr(self, name), int(name not in _MAY_BE_ZERO)
-            if not isinstance(value, Secret) and value < least:
+            if isinstance(value, int | float) and value < least:
                 raise SettingError(f"store.{name} must be at least {least}.")
         if self.shards > SHARDS_MAX:
             raise SettingError(f"store.shards may be at most {SHARDS_MAX}.")
+        if self.parts > PARTS_MAX:
+            raise SettingError(f"store.parts may be at most {PARTS_MAX}.")
+        if self.writer_threads > WRITER_THREADS_MAX:
+            raise SettingError(f"store.writer_threads may be at most {WRITER_THREADS_MAX}.")
         if self.queue_rows_max > QUEUE_ROWS_LIMIT:
             raise SettingError(f"store.queue_rows_max may be at most {QUEUE_ROWS_LIMIT}.")
 

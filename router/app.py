@@ -12,12 +12,13 @@ import time
 from quart import Request, Response, Websocket, g, has_request_context, request, websocket
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from models.errors import InvalidRequest, MemoryRouterError, MethodNotAllowed, NotFound, TooLarge
+from models.errors import InvalidRequest, MemoryRouterError, MethodNotAllowed, NotFound, NotOwner, TooLarge
 from router.bodies import too_large
 from router.components import Components
 from router.cors import Cors
 from router.dashboard.gate import API
 from router.dashboard.noting import note_answer
+from router.elsewhere import answer_elsewhere, put_stale_header
 from router.observe import describe_error, log_event
 from router.quart_app import App
 from router.request_checks import check_head
@@ -69,6 +70,13 @@ def _add_error_handlers(app: App, components: Components) -> None:
     async def handle_own(error: MemoryRouterError) -> Response:
         components.metrics.errors.increment(error.code)
         return error_response(error)
+
+    @app.errorhandler(NotOwner)
+    async def handle_elsewhere(error: NotOwner) -> Response:
+        try:
+            return await answer_elsewhere(components, error)
+        except MemoryRouterError as failure:
+            return await handle_own(failure)
 
     @app.errorhandler(HTTPException)
     async def handle_http(error: HTTPException) -> Response:
@@ -150,6 +158,7 @@ def _add_measurement(app: App, components: Components) -> None:
         )
         _put_request_id(response)
         put_limit_headers(response)
+        put_stale_header(response)
         log_event(
             "request_done",
             level=logging.INFO if response.status_code < 500 else logging.WARNING,

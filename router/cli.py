@@ -22,9 +22,11 @@ import click
 from models.version import VERSION
 from router.commands.accounts import accounts, audit
 from router.commands.chatting import chat
+from router.commands.cluster import cluster
 from router.commands.config import print_config
 from router.commands.grouping import Grouped
 from router.commands.keys import keys, vaults
+from router.commands.migrating import migrate_store
 from router.commands.operations import backup, doctor, restore, rotate_server_key
 from router.commands.options import CONFIG, DATA_DIR, EXIT_FAULT, EXIT_SETUP, JSON, load, run, with_store
 from router.commands.providers import providers
@@ -102,10 +104,10 @@ def init(config: Path | None, data_dir: Path, *, as_json: bool) -> None:
         _print_account_key(key)
 
 
-program.add_section("Server", serve, init, status)
+program.add_section("Server", serve, init, status, cluster)
 program.add_section("Memory", chat, search, upload_command, export_command, import_command)
 program.add_section("Keys and accounts", keys, vaults, accounts, providers, audit)
-program.add_section("Data directory", backup, restore, doctor, rotate_server_key)
+program.add_section("Data directory", backup, restore, doctor, rotate_server_key, migrate_store)
 program.add_section("Tools", print_config, bench, completion)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actors.usage_journal import UsageJournal
     from models.ids import VaultRef
     from models.settings import Settings
+    from router.forwarding import Forwarder
     from router.readiness import Readiness
     from router.recalling import Recaller
     from router.remembering import Rememberer
@@ -43,8 +44,8 @@ class Components:
     """Everything a route may use."""
 
     __slots__ = (
-        "body_budget", "dashboard", "embedder", "limits", "meter", "metrics", "now_ms", "offload_limiter", "quota",
-        "readiness", "recaller", "rememberer", "settings", "store", "supervisor", "tracing", "upstream",
+        "body_budget", "dashboard", "embedder", "forwarder", "limits", "meter", "metrics", "now_ms", "offload_limiter",
+        "quota", "readiness", "recaller", "rememberer", "settings", "store", "supervisor", "tracing", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,7 @@ class Components:
         self.rememberer = rememberer
         self.metrics = metrics
         self.readiness = readiness
+        self.forwarder: Forwarder | None = None  # set once the node has joined its cluster, if there is one
         self.tracing = tracing or Untraced()
         self.now_ms = now_ms
         self.limits = RequestLimits(settings.limits, clock=time.monotonic)

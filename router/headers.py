@@ -22,7 +22,7 @@ ANTHROPIC_VERSION = "2023-06-01"
 
 _ANTHROPIC_TOKEN_PREFIX = "sk-ant-oat"
 
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     {
         "connection",
         "keep-alive",
@@ -35,6 +35,8 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+"""Of one connection (RFC 9110, section 7.6.1), and what was never standard."""
+
 _UPSTREAM_NAMES = frozenset(
     {
         "accept",
@@ -47,7 +49,7 @@ _UPSTREAM_NAMES = frozenset(
 )
 _UPSTREAM_PREFIXES = ("openai-", "x-goog-", "x-stainless-")
 _CREDENTIALS = frozenset({"x-goog-api-key"})
-_CLIENT_DENIED = _HOP_BY_HOP | frozenset(
+_CLIENT_DENIED = HOP_BY_HOP | frozenset(
     {
         "alt-svc",
         "clear-site-data",

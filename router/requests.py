@@ -26,6 +26,7 @@ from router.dashboard.callers import caller_of_session
 from router.dashboard.chats import ChatWatch
 from router.dashboard.gate import browser_request
 from router.dashboard.sessions import Session
+from router.elsewhere import caller_of_hop, check_here, keep_body
 from router.limits import too_many_requests
 from router.options import MemoryOptions, resolve_options
 from router.providers.json_bytes import check_depth
@@ -57,16 +58,21 @@ async def read_caller(components: Components) -> Caller:
         Unauthenticated: no valid Memory Key.
         RateLimited: the key asks too often or too much at once, or the address has failed too often.
         StoreUnavailable: the key could not be looked up in time.
+        NotOwner: another node answers for the caller's vault (`router.elsewhere`).
     """
     kept: Any = g._get_current_object()  # each look through the proxy costs a microsecond
     known: Caller | None = kept.get("caller")
     if known is not None:
         return known
+    hop = None if components.forwarder is None else components.forwarder.hop_of(request_headers())
     browser = browser_request(request.scope)
-    if browser is None:
+    if hop is not None and hop.caller is not None:
+        caller = await caller_of_hop(components, hop.caller)
+    elif browser is None:
         caller = await authenticate_key(components, request_headers(), request.args)
     else:
         caller, kept.dashboard_session = await caller_of_session(components, browser, request_headers())
+    await check_here(components, caller, hop)
     _admit(components, caller.principal)
     kept.usage = components.meter.begin(caller.principal, began_s=kept.began_s)
     exits().callback(kept.usage.close)
@@ -196,6 +202,7 @@ async def read_body(components: Components) -> bytes:
     data = take_body(request)
     if data is None:
         data = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    keep_body(components, data)
     bytes_max = components.settings.server.body_max_bytes
     encoding = request_headers().get("content-encoding", "")
     claim = claim_of(request.scope)

@@ -57,8 +57,13 @@ class BoundAddress(msgspec.Struct, frozen=True):
     @property
     def url(self) -> str:
         """The address as a browser takes it."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in a URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+        return f"{host}:{self.port}"
 
 
 def address_of(bound: socket.socket, *, tls: bool) -> BoundAddress:

@@ -27,8 +27,7 @@ from actors import usage_files
 from actors.embedder import Embedder
 from actors.retention import delete_expired
 from actors.store.protocol import Store
-from actors.store.sqlite import open_store
-from actors.supervisor import Supervisor, open_supervisor
+from actors.supervisor import Supervisor, anybody, open_supervisor
 from actors.usage_files import UsageFiles
 from actors.usage_journal import UsageJournal, open_usage
 from actors.vault_actor import VaultLimits
@@ -39,6 +38,7 @@ from router.admin import Administration, create_account
 from router.admin_socket import SOCKET_NAME, open_admin_socket
 from router.app import create_app
 from router.body_budget import BudgetedBodies
+from router.clustering import LateOwnership, open_configured_store, open_member
 from router.components import Components, wall_clock_ms
 from router.dashboard.gate import DashboardGate
 from router.early_replies import ReplyAfterRequest
@@ -90,7 +90,9 @@ async def serve(
                 log_event("exposed_without_tls", level=logging.WARNING, reason=sentence)
                 warn(sentence)
             async with (
-                open_components(settings, data_dir, announce=announce, encoder=encoder) as components,
+                open_components(
+                    settings, data_dir, address=address.authority, announce=announce, encoder=encoder
+                ) as components,
                 trio.open_nursery() as background,
             ):
                 beside = trio.CancelScope()  # not the nursery's own: that one holds the running requests too
@@ -103,6 +105,9 @@ async def serve(
                     notify(STOPPING)
                     components.readiness.set_missing("server", "shutting down")
                     beside.cancel(reason="the server shuts down")
+                    if components.forwarder is not None:  # the others take over while this node still answers
+                        with trio.move_on_after(drain_s):
+                            await components.forwarder.hand_over()
 
                 async with open_admin_socket(data_dir / SOCKET_NAME, administration(components, address.url).perform):
                     await serve_app(
@@ -120,16 +125,25 @@ async def serve(
 
 @asynccontextmanager
 async def open_components(
-    settings: Settings, data_dir: Path, *, announce: Callable[[str], None], encoder: TextEncoder | None
+    settings: Settings,
+    data_dir: Path,
+    *,
+    address: str,
+    announce: Callable[[str], None],
+    encoder: TextEncoder | None,
 ) -> AsyncIterator[Components]:
     """Open everything that requests use, one inside the other, for the length of the block; arguments as of `serve`.
+
+    Args:
+        address: `host:port` at which the server listens.
 
     Raises:
         SetupError: the data directory, the model or the server key cannot be used.
     """
+    ownership = LateOwnership()
     async with (
         open_tracing(settings.tracing) as tracing,
-        open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store,
+        open_configured_store(settings, data_dir, ownership) as store,
     ):
         if not await store.has_account():
             announce(await create_account(store, created_ms=wall_clock_ms()))
@@ -143,12 +157,23 @@ async def open_components(
                 vault_limits(settings),
                 drain_timeout_s=settings.server.drain_timeout_s,
                 meter=usage,
+                check_owned=ownership.epoch_nowait if settings.store.kind == "postgres" else anybody,
             ) as supervisor,
             open_upstream(settings.providers.by_name) as upstream,
         ):
             components = assemble(settings, store, embedders.default, supervisor, upstream, usage, tracing)
             components.dashboard.data_dir = data_dir
-            yield components
+            async with open_member(
+                settings,
+                data_dir,
+                address=address,
+                store=store,
+                ownership=ownership,
+                supervisor=supervisor,
+                retire=components.retire,
+            ) as member:
+                components.forwarder = None if member is None else member.forwarder
+                yield components
 
 
 def assemble(
@@ -186,11 +211,6 @@ def assemble(
     watch_readiness(components)
     components.recaller.when_forgotten(components.dashboard.chats.forget_vault)
     return components
-
-
-def server_key_file(settings: Settings) -> Path | None:
-    """Where the server's key is, if not in the data directory."""
-    return Path(settings.store.server_key_file) if settings.store.server_key_file else None
 
 
 async def _work_beside(components: Components, scope: trio.CancelScope) -> None:

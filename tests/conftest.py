@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from tests.postgres import postgres_server, postgres_url, prepared_database, prepared_url
+
+__all__ = ["postgres_server", "postgres_url", "prepared_database", "prepared_url"]
+
 # No deadline: the machines that run these tests share their cores, so the time of one example says nothing.
 settings.register_profile("default", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=5_000)

@@ -31,7 +31,7 @@ SEAMS = {
     "httpx": r"router/(provider_urls|embedding_endpoint|commands/\w+)\.py",
     "h11": r"router/(http1|provider_connections)\.py",
     "hypercorn": r"router/(server|http1)\.py",
-    "quart": r"router/(app|quart_app|proxying|streaming|requests|request_ids)\.py|router/routes/.*",
+    "quart": r"router/(app|quart_app|proxying|streaming|requests|request_ids|elsewhere)\.py|router/routes/.*",
     "quart_trio": r"router/quart_app\.py",
     "click": r"router/(cli\.py|commands/.*)",
     "rich": r"router/(cli\.py|commands/.*)",

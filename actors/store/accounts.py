@@ -6,11 +6,10 @@ never deleted: its number stays taken, and usage and audit entries go on pointin
 
 from __future__ import annotations
 
-import apsw
 import msgspec
 from msgspec import UNSET
 
-from actors.store.connections import all_rows, one_row
+from actors.store.database import Connection, all_rows, one_row
 from actors.store.keys import NOT_OVER
 from models.accounts import AccountChange, AccountRecord
 from models.errors import NotFound
@@ -20,18 +19,18 @@ _COLUMNS = """number, name, created_ms, disabled_ms, retention_days,
   (SELECT count(*) FROM vault WHERE vault.account = account.number AND vault.state = 0)"""
 
 
-def has_account(connection: apsw.Connection) -> bool:
+def has_account(connection: Connection) -> bool:
     """Whether there ever was one."""
     return one_row(connection, "SELECT 1 FROM account LIMIT 1") is not None
 
 
-def insert_account(connection: apsw.Connection, *, name: str, created_ms: int) -> int:
+def insert_account(connection: Connection, *, name: str, created_ms: int) -> int:
     """A new account; its number."""
-    connection.execute("INSERT INTO account(name, created_ms) VALUES (?, ?)", (name, created_ms))
-    return connection.last_insert_rowid()
+    statement = "INSERT INTO account(name, created_ms) VALUES (?, ?) RETURNING number"
+    return int(one_row(connection, statement, (name, created_ms))[0])
 
 
-def check_account(connection: apsw.Connection, number: int) -> None:
+def check_account(connection: Connection, number: int) -> None:
     """Whether there is such an account.
 
     Raises:
@@ -41,7 +40,7 @@ def check_account(connection: apsw.Connection, number: int) -> None:
         raise NotFound(f"Account {number} does not exist.")
 
 
-def get_account(connection: apsw.Connection, number: int, *, now_ms: int) -> AccountRecord:
+def get_account(connection: Connection, number: int, *, now_ms: int) -> AccountRecord:
     """One account.
 
     Raises:
@@ -52,7 +51,7 @@ def get_account(connection: apsw.Connection, number: int, *, now_ms: int) -> Acc
     return _record(row)
 
 
-def list_accounts(connection: apsw.Connection, *, after: int, limit: int, now_ms: int) -> list[AccountRecord]:
+def list_accounts(connection: Connection, *, after: int, limit: int, now_ms: int) -> list[AccountRecord]:
     """Accounts that are not deleted, behind a number."""
     rows = all_rows(
         connection,
@@ -79,7 +78,7 @@ def _record(row: tuple[int, str, int, int | None, int | None, int, int]) -> Acco
     )
 
 
-def change_account(connection: apsw.Connection, number: int, change: AccountChange, *, now_ms: int) -> AccountRecord:
+def change_account(connection: Connection, number: int, change: AccountChange, *, now_ms: int) -> AccountRecord:
     """Change what is set in `change`.
 
     Raises:
@@ -102,7 +101,7 @@ def change_account(connection: apsw.Connection, number: int, change: AccountChan
     return after
 
 
-def mark_deleted(connection: apsw.Connection, number: int, *, now_ms: int) -> int:
+def mark_deleted(connection: Connection, number: int, *, now_ms: int) -> int:
     """Take an account and the names in it out of use; when it was created.
 
     Raises:

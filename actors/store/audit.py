@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import apsw
 import msgspec
 
-from actors.store.connections import all_rows
+from actors.store.database import Connection, all_rows
 from models.accounts import Actor, AuditEntry, AuditFilter
 
 _details = msgspec.json.Decoder(dict[str, str | int | None])
@@ -20,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def add_entry(
-    connection: apsw.Connection,
+    connection: Connection,
     action: str,
     target: str,
     *,
@@ -37,7 +36,7 @@ def add_entry(
 
 
 def list_entries(
-    connection: apsw.Connection, account: int | None, *, before: int | None, limit: int, only: AuditFilter
+    connection: Connection, account: int | None, *, before: int | None, limit: int, only: AuditFilter
 ) -> list[AuditEntry]:
     """Entries that concern one account, or all, the newest first."""
     conditions: list[str] = []
@@ -54,7 +53,7 @@ def list_entries(
             conditions.append(condition)
             bindings.append(value)
     if only.action:
-        conditions.append("substr(action, 1, ?) = ?")
+        conditions.append("substr(action, 1, CAST(? AS integer)) = ?")
         bindings += [len(only.action), only.action]
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
     rows = all_rows(
@@ -78,7 +77,7 @@ def list_entries(
     ]
 
 
-def trim_entries(connection: apsw.Connection, *, before_ms: int, limit: int) -> int:
+def trim_entries(connection: Connection, *, before_ms: int, limit: int) -> int:
     """Delete those of the oldest entries that are from before a time; how many."""
     deleted = all_rows(
         connection,

@@ -24,10 +24,11 @@ from typing import BinaryIO
 import apsw
 import msgspec
 
-from actors.store.connections import all_rows, close_untouched, one_row, open_reader
+from actors.store.connections import close_untouched, open_reader
 from actors.store.counter import counter_path, read_counter
 from actors.store.damage import behind_its_counter, missing
 from actors.store.data_directory import META_FILE, commits_of, shard_count, shard_path
+from actors.store.database import all_rows, one_row
 from actors.store.ledger import LEDGER_FILE, ledger_lines, read_ledger
 from actors.store.migrations import schema_version
 from actors.store.progress import Report, unreported

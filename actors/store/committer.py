@@ -25,9 +25,10 @@ import trio
 from actors.store.ballast import DiskSpace
 from actors.store.counter import CommitCounter
 from actors.store.tickets import Chore, Outcome, Ticket
+from actors.store.transactions import TransactionWriter
 from actors.store.writer import Writer, all_failed
 from models.distributions import STEP_SECONDS, Distribution
-from models.errors import Overloaded, ShardDamaged, ShuttingDown, StoreUnavailable, TooLarge
+from models.errors import NotOwner, Overloaded, ShardDamaged, ShuttingDown, StoreUnavailable, TooLarge
 from models.store_settings import StoreSettings
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ class Committer:
     def __init__(
         self,
         name: str,
-        writer: Writer,
+        writer: TransactionWriter,
         *,
         settings: StoreSettings,
         space: DiskSpace | None = None,
@@ -245,8 +246,8 @@ class Committer:
     def _run(self) -> None:
         while not self._stopping:
             tickets = self._gather()
-            if tickets:
-                self._commit(tickets)
+            for group in self._writer.groups(tickets):
+                self._commit(group)
             if self._writer.wal_bytes >= self._wal_bytes_max:
                 self._writer.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
             if self._chores and time.monotonic() >= self._chores_due_s:
@@ -327,10 +328,12 @@ class Committer:
     def _do_chore(self) -> None:
         """One slice, in a transaction of its own, so that its failure is nobody else's."""
         chore = self._chores[0]
-        ticket = Ticket(chore.slice, rows=0)
+        ticket = Ticket(chore.slice, rows=0, part=chore.part)
         ticket.on_durable = lambda finished: chore.on_finished() if finished else None
         (outcome,) = self._commit([ticket])
-        if outcome.error is not None:
+        if isinstance(outcome.error, NotOwner):
+            self._chores.popleft()  # the new owner does it
+        elif outcome.error is not None:
             _log.error("%s: %s failed, will be tried again: %s", self._name, chore.name, outcome.error.code)
             self._chores_due_s = time.monotonic() + IDLE_S
         elif outcome.result:
@@ -368,7 +371,13 @@ async def open_committer(
         idle_work: what to do in quiet moments.
     """
     writer = Writer(name, open_connection, counter=counter, space=space, damage=damage)
-    committer = Committer(name, writer, settings=settings, space=space, idle_work=idle_work)
+    async with running(Committer(name, writer, settings=settings, space=space, idle_work=idle_work)) as committer:
+        yield committer
+
+
+@asynccontextmanager
+async def running(committer: Committer) -> AsyncIterator[Committer]:
+    """A committer while its thread runs. Leaving commits what is queued."""
     committer.start()
     try:
         yield committer

@@ -20,24 +20,10 @@ from typing import Any, TypeVar
 import apsw
 import trio
 
+from actors.store.database import SQLITE_FAILURES
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")
-
-DATABASE_FAILURES = (  # these say something about the file; any other error is the statement's own
-    apsw.FullError,
-    apsw.IOError,
-    apsw.CorruptError,
-    apsw.NotADBError,
-    apsw.CantOpenError,
-    apsw.ReadOnlyError,
-    apsw.NoMemError,
-    apsw.BusyError,
-    apsw.LockedError,
-    apsw.ProtocolError,
-    apsw.InterruptError,
-    apsw.ConnectionClosedError,
-)
 
 BUSY_TIMEOUT_MS = 5000
 BATCH_ROWS = 512
@@ -117,15 +103,6 @@ def open_reader(path: Path) -> apsw.Connection:
     return connection
 
 
-def all_rows(connection: apsw.Connection, statement: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
-    """Every row of a statement, as tuples.
-
-    A list and no cursor: a cursor that an error leaves open would keep its connection's read transaction
-        alive.
-    """
-    return connection.execute(statement, bindings).fetchall()
-
-
 def batches(connection: apsw.Connection, statement: str, bindings: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
     """Every row of a statement in lists of at most `BATCH_ROWS`, for what is too much to be held at once.
 
@@ -138,12 +115,6 @@ def batches(connection: apsw.Connection, statement: str, bindings: tuple[Any, ..
             yield rows
     finally:
         cursor.close(True)  # also after an error: an open cursor keeps its connection's read transaction alive
-
-
-def one_row(connection: apsw.Connection, statement: str, bindings: tuple[Any, ...] = ()) -> Any:
-    """The first row of a statement as a tuple, or None."""
-    rows = all_rows(connection, statement, bindings)
-    return rows[0] if rows else None
 
 
 @contextmanager
@@ -192,7 +163,7 @@ class Readers:
         try:
             try:
                 return self._read(read)
-            except DATABASE_FAILURES as error:
+            except SQLITE_FAILURES as error:
                 _log.error("reading %s failed: %s; reopening", self._path.name, type(error).__name__)
                 self._close_idle()  # whatever happened to the file, they opened it before
                 return self._read(read)

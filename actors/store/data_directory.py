@@ -18,9 +18,10 @@ from typing import Any
 import apsw
 import msgspec
 
-from actors.store.connections import BUSY_TIMEOUT_MS, close_untouched, one_row, writing
+from actors.store.connections import BUSY_TIMEOUT_MS, close_untouched, writing
 from actors.store.counter import counter_path, read_counter, write_counter
 from actors.store.damage import behind_its_counter, missing, unreadable
+from actors.store.database import one_row
 from actors.store.erasing import reconcile
 from actors.store.ledger import LEDGER_FILE
 from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, Migration, migrate, schema_version
@@ -28,6 +29,7 @@ from actors.store.progress import Report, unreported
 from actors.store.restoring import finish_restore
 from actors.store.rotation import Rotation, exchange_server_key, resolve_server_key, server_key_path
 from actors.store.seal import ServerKey, sync_directory
+from actors.store.unfinished import refuse_unfinished
 from models.errors import SetupError, ShardDamaged
 
 LOCK_FILE = "LOCK"
@@ -115,6 +117,7 @@ def prepare(
         if damage is not None:  # without it nobody can be let in, so there is nothing to serve
             raise SetupError(damage.message, hint=damage.hint)
         with prepared(meta_path, META_MIGRATIONS, now_ms=now_ms()) as meta:
+            refuse_unfinished(meta)
             key = resolve_server_key(meta, server_key_path(data_dir, server_key_file), server_key)
             meta.execute("INSERT OR IGNORE INTO setting VALUES ('shards', ?)", (shards,))
             count = shard_count(meta)

@@ -1,6 +1,6 @@
-"""The directory of the SQLite store: the half that lives in meta.db.
+"""The directory of a store in SQL: meta.db of SQLite, some tables of PostgreSQL.
 
-Writes are jobs of meta.db's committer, each with its audit entry; look-ups of keys are cached. The parts: accounts and
+Writes are jobs of one committer, each with its audit entry; look-ups of keys are cached. The parts: accounts and
 keys, vaults and provider keys, and here usage and the audit log. See `actors.store.directory_protocol`.
 """
 
@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import apsw
-
 from actors.store import usage_rows
 from actors.store.audit import add_entry, list_entries, trim_entries
-from actors.store.directory_keys import SqliteKeys
+from actors.store.database import Connection
+from actors.store.directory_keys import SqlKeys
 from actors.store.directory_protocol import PAGE_MAX
-from actors.store.directory_vaults import SqliteVaults
+from actors.store.directory_vaults import SqlVaults
 from actors.store.meta_jobs import Effects
 from models.accounts import EVERY_ENTRY, Actor, AuditEntry, AuditFilter
 from models.usage import UsageCount
 
 
-class SqliteDirectory(SqliteKeys, SqliteVaults):
+class SqlDirectory(SqlKeys, SqlVaults):
     """Implements `actors.store.directory_protocol.Directory`."""
 
     __slots__ = ()
@@ -38,7 +37,7 @@ class SqliteDirectory(SqliteKeys, SqliteVaults):
     ) -> None:
         """Add an entry for something that changes nothing else here."""
 
-        def work(connection: apsw.Connection, _effects: Effects) -> None:
+        def work(connection: Connection, _effects: Effects) -> None:
             add_entry(connection, action, target, at_ms=at_ms, account=account_number, by=by, detail=detail)
 
         await self._change(work)
@@ -59,7 +58,7 @@ class SqliteDirectory(SqliteKeys, SqliteVaults):
     async def trim_audit(self, *, before_ms: int, limit: int = PAGE_MAX) -> int:
         """Delete the oldest entries; see the protocol."""
 
-        def work(connection: apsw.Connection, _effects: Effects) -> int:
+        def work(connection: Connection, _effects: Effects) -> int:
             return trim_entries(connection, before_ms=before_ms, limit=limit)
 
         return await self._change(work)
@@ -69,7 +68,7 @@ class SqliteDirectory(SqliteKeys, SqliteVaults):
     ) -> None:
         """Add what a journal file counted, once; see the protocol."""
 
-        def work(connection: apsw.Connection, _effects: Effects) -> None:
+        def work(connection: Connection, _effects: Effects) -> None:
             usage_rows.fold_usage(connection, journal, number, counts, last_used)
 
         await self._change(work, grows=True)
@@ -90,7 +89,7 @@ class SqliteDirectory(SqliteKeys, SqliteVaults):
     async def prune_usage(self, *, before_day: int) -> None:
         """Delete old counts."""
 
-        def work(connection: apsw.Connection, _effects: Effects) -> None:
+        def work(connection: Connection, _effects: Effects) -> None:
             usage_rows.prune_usage(connection, before_day)
 
         await self._change(work)

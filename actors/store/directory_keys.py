@@ -1,4 +1,4 @@
-"""Accounts and keys of the SQLite store: one job of meta.db's committer a call, and cached look-ups of keys.
+"""Accounts and keys of a store in SQL: one job of the directory's committer a call, and cached look-ups of keys.
 
 See `actors.store.directory_protocol` for what each method promises. Must never hold a key: only hashes come in here.
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-import apsw
 import msgspec
 
 from actors.store import accounts as account_rows
 from actors.store import keys as key_rows
 from actors.store.audit import add_entry
-from actors.store.connections import one_row
+from actors.store.database import Connection, one_row
 from actors.store.directory_protocol import PAGE_MAX
 from actors.store.erasing import delete_account, insert_vault, shred_vault
 from actors.store.keys import LiveKey, NewKey
@@ -30,7 +29,7 @@ _ACCOUNT_VAULT = """SELECT vault.number, vault.shard FROM key JOIN vault ON vaul
   WHERE key.account = ? AND key.kind = 'account' AND vault.state = 0 ORDER BY key.number DESC LIMIT 1"""
 
 
-class SqliteKeys(MetaJobs):
+class SqlKeys(MetaJobs):
     """Implements `actors.store.directory_protocol.AccountDirectory`."""
 
     __slots__ = ()
@@ -45,7 +44,7 @@ class SqliteKeys(MetaJobs):
         """A new account with its account key; see the protocol."""
         key = _account_key(key_hash, shown=shown, created_ms=created_ms)
 
-        def work(connection: apsw.Connection, effects: Effects) -> Principal:
+        def work(connection: Connection, effects: Effects) -> Principal:
             account = account_rows.insert_account(connection, name=name, created_ms=created_ms)
             audit = partial(add_entry, connection, at_ms=created_ms, account=account, by=by)
             audit("account.created", f"account:{account}")
@@ -65,7 +64,7 @@ class SqliteKeys(MetaJobs):
     async def change_account(self, number: int, change: AccountChange, *, now_ms: int, by: Actor) -> AccountRecord:
         """Rename it, switch it off or on, set its retention; see the protocol."""
 
-        def work(connection: apsw.Connection, effects: Effects) -> AccountRecord:
+        def work(connection: Connection, effects: Effects) -> AccountRecord:
             changed = account_rows.change_account(connection, number, change, now_ms=now_ms)
             effects.account = number
             detail = {"fields": ", ".join(sorted(msgspec.to_builtins(change)))}
@@ -81,7 +80,7 @@ class SqliteKeys(MetaJobs):
     async def delete_account(self, number: int, *, now_ms: int, by: Actor) -> None:
         """For good: its keys, its vaults, its provider keys; see the protocol."""
 
-        def work(connection: apsw.Connection, effects: Effects) -> None:
+        def work(connection: Connection, effects: Effects) -> None:
             deleted = delete_account(connection, number, now_ms=now_ms)
             effects.account = number
             effects.key_hashes += deleted.key_hashes
@@ -136,7 +135,7 @@ class SqliteKeys(MetaJobs):
             limits=limits,
         )
 
-        def work(connection: apsw.Connection, effects: Effects) -> Principal:
+        def work(connection: Connection, effects: Effects) -> Principal:
             account_rows.check_account(connection, account_number)
             vault = None
             if vault_number is not None:
@@ -152,7 +151,7 @@ class SqliteKeys(MetaJobs):
         """A further account key with a vault of its own; see the protocol."""
         key = NewKey(kind="account", name=name, key_hash=key_hash, shown=shown, created_ms=created_ms)
 
-        def work(connection: apsw.Connection, effects: Effects) -> Principal:
+        def work(connection: Connection, effects: Effects) -> Principal:
             account_rows.check_account(connection, account_number)
             return self._insert(connection, effects, key, account=account_number, by=by)
 
@@ -164,7 +163,7 @@ class SqliteKeys(MetaJobs):
         """Revoke all account keys for a new one; see the protocol."""
         key = _account_key(key_hash, shown=shown, created_ms=created_ms)
 
-        def work(connection: apsw.Connection, effects: Effects) -> Principal:
+        def work(connection: Connection, effects: Effects) -> Principal:
             account_rows.check_account(connection, account_number)
             row = one_row(connection, _ACCOUNT_VAULT, (account_number,))
             vault = None if row is None else VaultRef(number=VaultNumber(row[0]), shard=row[1])
@@ -217,7 +216,7 @@ class SqliteKeys(MetaJobs):
     ) -> KeyRecord:
         """Rename a key, switch it off or on, set its expiry or its limits; see the protocol."""
 
-        def work(connection: apsw.Connection, effects: Effects) -> KeyRecord:
+        def work(connection: Connection, effects: Effects) -> KeyRecord:
             changed, ended = key_rows.change_key(connection, account_number, key_number, change, now_ms=now_ms)
             effects.key_hashes.append(key_rows.hash_of(connection, key_number))
             effects.note_revoked(ended, revoked_ms=now_ms)
@@ -240,7 +239,7 @@ class SqliteKeys(MetaJobs):
     ) -> KeyRecord:
         """A new key in the place of a live one; see the protocol."""
 
-        def work(connection: apsw.Connection, effects: Effects) -> KeyRecord:
+        def work(connection: Connection, effects: Effects) -> KeyRecord:
             old = key_rows.get_key(connection, account_number, key_number)
             new = NewKey(
                 kind=old.kind,
@@ -265,7 +264,7 @@ class SqliteKeys(MetaJobs):
     ) -> KeyRecord:
         """Revoke a key for good, perhaps with its vault; see the protocol."""
 
-        def work(connection: apsw.Connection, effects: Effects) -> KeyRecord:
+        def work(connection: Connection, effects: Effects) -> KeyRecord:
             key = key_rows.get_key(connection, account_number, key_number)
             revoked = key_rows.revoke_key(connection, key, now_ms=now_ms)
             effects.note_revoked(revoked, revoked_ms=now_ms)
@@ -281,7 +280,7 @@ class SqliteKeys(MetaJobs):
 
     def _insert(
         self,
-        connection: apsw.Connection,
+        connection: Connection,
         effects: Effects,
         key: NewKey,
         *,
@@ -312,7 +311,7 @@ class SqliteKeys(MetaJobs):
 
     @staticmethod
     def _audit_key(
-        connection: apsw.Connection,
+        connection: Connection,
         action: str,
         key: KeyRecord,
         *,

@@ -1,4 +1,4 @@
-"""Vaults as their accounts see them, and the providers' keys that accounts store, of the SQLite store.
+"""Vaults as their accounts see them, and the providers' keys that accounts store, of a store in SQL.
 
 See `actors.store.directory_protocol` for what each method promises. A provider's key is in the clear only in a bounded
 cache in memory; must never log one.
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import apsw
 import msgspec
 
 from actors.store import provider_keys as provider_rows
 from actors.store import vault_rows
 from actors.store.accounts import check_account
 from actors.store.audit import add_entry
+from actors.store.database import Connection
 from actors.store.directory_protocol import PAGE_MAX
 from actors.store.erasing import shred_vault, succeed_vault
 from actors.store.keys import check_keyless
@@ -26,7 +26,7 @@ from models.ids import VaultRef
 from models.provider_settings import Secret
 
 
-class SqliteVaults(MetaJobs):
+class SqlVaults(MetaJobs):
     """Implements `actors.store.directory_protocol.VaultDirectory`."""
 
     __slots__ = ()
@@ -56,7 +56,7 @@ class SqliteVaults(MetaJobs):
     ) -> VaultRecord:
         """Set after how many days its memories are deleted; see the protocol."""
 
-        def work(connection: apsw.Connection, _effects: Effects) -> VaultRecord:
+        def work(connection: Connection, _effects: Effects) -> VaultRecord:
             vault_rows.live_vault(connection, account_number, number)
             vault_rows.set_retention(connection, number, retention_days)
             add_entry(
@@ -76,7 +76,7 @@ class SqliteVaults(MetaJobs):
     async def delete_vault(self, account_number: int, number: int, *, now_ms: int, by: Actor) -> None:
         """Shred a vault that no key opens any more; see the protocol."""
 
-        def work(connection: apsw.Connection, effects: Effects) -> None:
+        def work(connection: Connection, effects: Effects) -> None:
             vault = vault_rows.live_vault(connection, account_number, number)
             check_keyless(connection, number, now_ms=now_ms)
             effects.note_shredded(shred_vault(connection, vault, now_ms=now_ms))
@@ -88,7 +88,7 @@ class SqliteVaults(MetaJobs):
         """Shred a vault and point its keys at a new one; see the protocol."""
         now_ms = self._now_ms()
 
-        def work(connection: apsw.Connection, effects: Effects) -> VaultRef:
+        def work(connection: Connection, effects: Effects) -> VaultRef:
             shredded = shred_vault(connection, vault, now_ms=now_ms)
             new, key_hashes = succeed_vault(
                 connection,
@@ -146,7 +146,7 @@ class SqliteVaults(MetaJobs):
     ) -> ProviderKeyRecord:
         """Store a provider's key, sealed; see the protocol."""
 
-        def work(connection: apsw.Connection, effects: Effects) -> ProviderKeyRecord:
+        def work(connection: Connection, effects: Effects) -> ProviderKeyRecord:
             check_account(connection, account_number)
             record, erased = provider_rows.put_provider_key(
                 connection, account_number, provider, secret, server_key=self._server_key, now_ms=now_ms
@@ -181,7 +181,7 @@ class SqliteVaults(MetaJobs):
     async def delete_provider_key(self, account_number: int, provider: str, *, now_ms: int, by: Actor) -> None:
         """Shred it; see the protocol."""
 
-        def work(connection: apsw.Connection, effects: Effects) -> None:
+        def work(connection: Connection, effects: Effects) -> None:
             erased = provider_rows.erase_provider_keys(connection, account_number, provider, now_ms=now_ms)
             if not erased:
                 raise NotFound(f"The account has stored no key for {provider}.")
@@ -194,7 +194,7 @@ class SqliteVaults(MetaJobs):
 
     @staticmethod
     def _audit_provider(
-        connection: apsw.Connection,
+        connection: Connection,
         effects: Effects,
         action: str,
         account: int,

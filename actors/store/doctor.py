@@ -16,9 +16,9 @@ import apsw
 import msgspec
 
 from actors.store.backup import known_vaults
-from actors.store.connections import one_row
 from actors.store.damage import ROW_IDS_LOGGED_MAX
 from actors.store.data_directory import LOCK_FILE, META_FILE, open_untouched, shard_count, shard_path
+from actors.store.database import one_row
 from actors.store.erasing import erasures_of, undone_in
 from actors.store.examining import DatabaseReport, Finding, describe, examine_shard, look_at
 from actors.store.keyring import KeyRing

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from actors.store.connections import all_rows, one_row
+from actors.store.database import all_rows, one_row
 from actors.store.keyring import KeyRing
 from actors.store.tickets import Batch, Ticket
 from models.errors import NotFound

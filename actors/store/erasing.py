@@ -13,11 +13,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import apsw
 import msgspec
 
 from actors.store.accounts import mark_deleted
-from actors.store.connections import all_rows, one_row
+from actors.store.database import DATABASE_ERRORS, Connection, all_rows, one_row
 from actors.store.keys import NOT_OVER, revocations, revoke_account_keys
 from actors.store.ledger import (
     DeletedAccount,
@@ -49,7 +48,7 @@ class Shredded(msgspec.Struct, frozen=True):
 
 
 def insert_vault(
-    connection: apsw.Connection, account: int, *, server_key: ServerKey, shards: Sequence[int], created_ms: int
+    connection: Connection, account: int, *, server_key: ServerKey, shards: Sequence[int], created_ms: int
 ) -> VaultRef:
     """A new, empty vault with a data key of its own.
 
@@ -60,20 +59,21 @@ def insert_vault(
         shards: those that may take new vaults.
         created_ms: now.
     """
-    row = one_row(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'vault'")
-    number = 1 + (row[0] if row else 0)
-    shard = shards[number % len(shards)]
-    connection.execute(
-        "INSERT INTO vault(number, account, shard, created_ms) VALUES (?, ?, ?, ?)",
-        (number, account, shard, created_ms),
+    (number,) = one_row(
+        connection,
+        "INSERT INTO vault(account, shard, created_ms) VALUES (?, ?, ?) RETURNING number",
+        (account, shards[0], created_ms),
     )
+    shard = shards[number % len(shards)]
+    if shard != shards[0]:
+        connection.execute("UPDATE vault SET shard = ? WHERE number = ?", (shard, number))
     connection.execute(
         "INSERT INTO vault_key(vault, wrapped) VALUES (?, ?)", (number, server_key.new_wrapped_data_key(number))
     )
     return VaultRef(number=VaultNumber(number), shard=shard)
 
 
-def shred_vault(connection: apsw.Connection, vault: VaultRef, *, now_ms: int) -> Shredded:
+def shred_vault(connection: Connection, vault: VaultRef, *, now_ms: int) -> Shredded:
     """Destroy a live vault's data key.
 
     Raises:
@@ -85,13 +85,17 @@ def shred_vault(connection: apsw.Connection, vault: VaultRef, *, now_ms: int) ->
     return shredded[0]
 
 
-def _shred(connection: apsw.Connection, condition: str, bindings: tuple[int, ...], *, now_ms: int) -> list[Shredded]:
+def _shred(connection: Connection, condition: str, bindings: tuple[int, ...], *, now_ms: int) -> list[Shredded]:
     """Destroy the data keys of live vaults. Few statements for however many: each costs more than the one before."""
     live = f"SELECT number FROM vault WHERE {condition} AND state = 0"
     connection.execute(  # in place, never NULL and never DELETE: see the schema
-        f"UPDATE vault_key SET wrapped = zeroblob(?) WHERE vault IN ({live})", (WRAPPED_KEY_BYTES, *bindings)
+        f"UPDATE vault_key SET wrapped = ? WHERE vault IN ({live})", (bytes(WRAPPED_KEY_BYTES), *bindings)
     )
-    connection.execute(f"INSERT OR REPLACE INTO erasure SELECT number, {now_ms:d} FROM ({live})", bindings)
+    connection.execute(
+        f"INSERT INTO erasure SELECT number, {now_ms:d} FROM vault WHERE {condition} AND state = 0 "
+        "ON CONFLICT(vault) DO UPDATE SET erased_ms = excluded.erased_ms",
+        bindings,
+    )
     rows = all_rows(
         connection,
         f"UPDATE vault SET state = 1 WHERE {condition} AND state = 0 RETURNING number, shard, account, created_ms",
@@ -108,7 +112,7 @@ def _shred(connection: apsw.Connection, condition: str, bindings: tuple[int, ...
 
 
 def succeed_vault(
-    connection: apsw.Connection, shredded: Shredded, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
+    connection: Connection, shredded: Shredded, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
 ) -> tuple[VaultRef, list[bytes]]:
     """A new vault for the keys of a shredded one; it, and their hashes."""
     new = insert_vault(connection, shredded.account, server_key=server_key, shards=shards, created_ms=now_ms)
@@ -127,7 +131,7 @@ class DeletedWhole(msgspec.Struct, frozen=True):
     erasures: list[Erasure]
 
 
-def delete_account(connection: apsw.Connection, number: int, *, now_ms: int) -> DeletedWhole:
+def delete_account(connection: Connection, number: int, *, now_ms: int) -> DeletedWhole:
     """Revoke an account's keys, shred its vaults and its provider keys, and take it out of use.
 
     Raises:
@@ -147,7 +151,7 @@ def delete_account(connection: apsw.Connection, number: int, *, now_ms: int) -> 
     return DeletedWhole(key_hashes=key_hashes, vaults=vaults, provider_keys=provider_keys, erasures=erasures)
 
 
-def erasures_of(connection: apsw.Connection) -> Ledger:
+def erasures_of(connection: Connection) -> Ledger:
     """What the database itself knows to be erased."""
     erasures: list[Erasure] = [
         ErasedVault(vault=number, created_ms=created_ms, erased_ms=erased_ms)
@@ -194,7 +198,7 @@ class Undone(msgspec.Struct, frozen=True):
     provider_keys: list[tuple[int, bytes]]
 
 
-def undone_in(connection: apsw.Connection, ledger: Ledger) -> Undone:
+def undone_in(connection: Connection, ledger: Ledger) -> Undone:
     """What of a ledger is not erased in this database."""
     vaults = all_rows(connection, "SELECT number, created_ms, shard FROM vault WHERE state = 0")
     keys = []
@@ -227,7 +231,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 def replay(
-    connection: apsw.Connection, ledger: Ledger, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
+    connection: Connection, ledger: Ledger, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
 ) -> Replayed:
     """Erase again what the ledger knows to be erased and this database holds live. In a transaction."""
     undone = undone_in(connection, ledger)
@@ -253,7 +257,7 @@ def replay(
     )
 
 
-def reserve_numbers(connection: apsw.Connection, table: str, up_to: int) -> None:
+def reserve_numbers(connection: Connection, table: str, up_to: int) -> None:
     """New rows of this table (`vault`, `key`, `account`) get numbers above this one."""
     connection.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = ?2 AND seq < ?1", (up_to, table))
     if one_row(connection, "SELECT 1 FROM sqlite_sequence WHERE name = ?", (table,)) is None:
@@ -261,12 +265,12 @@ def reserve_numbers(connection: apsw.Connection, table: str, up_to: int) -> None
 
 
 def reconcile(
-    connection: apsw.Connection, path: Path, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
+    connection: Connection, path: Path, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
 ) -> Replayed:
     """Make meta.db and the ledger equal, at the start. Blocks.
 
     Raises:
-        apsw.Error, OSError: one of them cannot be read or written.
+        DATABASE_ERRORS, OSError: one of them cannot be read or written.
     """
     ledger = read_ledger(path)
     known = erasures_of(connection)
@@ -279,7 +283,7 @@ def reconcile(
     try:
         replayed = replay(connection, ledger, server_key=server_key, shards=shards, now_ms=now_ms)
         connection.execute("COMMIT")
-    except apsw.Error:
+    except DATABASE_ERRORS:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

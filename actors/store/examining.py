@@ -13,10 +13,10 @@ from typing import Literal
 import apsw
 import msgspec
 
-from actors.store.connections import all_rows, one_row
 from actors.store.counter import counter_path, read_counter
 from actors.store.damage import ROW_IDS_LOGGED_MAX
 from actors.store.data_directory import commits_of, open_untouched
+from actors.store.database import all_rows, one_row
 from actors.store.keyring import OpenVault
 from actors.store.migrations import Migration, schema_version
 from actors.store.orphans import count_loose_embeddings, orphaned_vaults

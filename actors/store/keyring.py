@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
-import apsw
 import msgspec
 
 from actors.store.cache import RecentlyUsed
-from actors.store.connections import DATABASE_FAILURES, close, one_row
+from actors.store.database import DATABASE_ERRORS, DATABASE_FAILURES, Connection, one_row
 from actors.store.seal import DataKey, ServerKey
 from models.errors import NotFound, StoreUnavailable
 from models.ids import VaultRef
@@ -38,12 +38,10 @@ class KeyRing:
 
     __slots__ = ("_connection", "_lock", "_open_connection", "_open_vaults", "_server_key")
 
-    def __init__(
-        self, server_key: ServerKey, open_connection: Callable[[], apsw.Connection], *, entries_max: int
-    ) -> None:
+    def __init__(self, server_key: ServerKey, open_connection: Callable[[], Connection], *, entries_max: int) -> None:
         self._server_key = server_key
         self._open_connection = open_connection
-        self._connection: apsw.Connection | None = None
+        self._connection: Connection | None = None
         self._open_vaults: RecentlyUsed[int, OpenVault] = RecentlyUsed(entries_max)
         self._lock = threading.Lock()
 
@@ -86,7 +84,7 @@ class KeyRing:
                 _log.error("reading the key of a vault failed: %s; reopening", type(error).__name__)
                 self._disconnect()
                 return self._query(number)
-        except apsw.Error as error:
+        except DATABASE_ERRORS as error:
             self._disconnect()
             _log.error("reading the key of a vault failed: %s", type(error).__name__)
             raise StoreUnavailable("The store cannot be read right now.") from error
@@ -100,12 +98,18 @@ class KeyRing:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            close(connection)
+            with suppress(*DATABASE_ERRORS):
+                connection.close()
 
     def forget(self, number: int) -> None:
         """Drop the key of a vault whose shredding has just been committed."""
         with self._lock:
             self._open_vaults.drop(number)
+
+    def forget_all(self) -> None:
+        """Drop all keys: another node may have shredded any of these vaults."""
+        with self._lock:
+            self._open_vaults.clear()
 
     def close(self) -> None:
         """Close the connection to meta.db. Blocks."""

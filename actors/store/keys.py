@@ -14,11 +14,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import apsw
 import msgspec
 from msgspec import UNSET
 
-from actors.store.connections import all_rows, one_row
+from actors.store.database import CONSTRAINT_ERRORS, Connection, all_rows, one_row
 from actors.store.ledger import RevokedKey, key_id
 from models.accounts import KeyChange, KeyRecord
 from models.errors import Conflict, InvalidRequest, NotFound
@@ -31,7 +30,7 @@ NOT_OVER = "key.revoked_ms IS NULL AND (key.rotated_to IS NULL OR key.expires_ms
 _COLUMNS = """key.number, key.account, key.kind, key.name, key.shown, vault.number, vault.shard, key.created_ms,
   key.revoked_ms, key.disabled_ms, key.expires_ms, key.last_used_ms, key.limits, key.rotated_to"""
 _KEY = f"SELECT {_COLUMNS} FROM key JOIN vault ON vault.number = key.vault WHERE key.account = ? AND key.number = ?"
-_LIST = f"SELECT {_COLUMNS} FROM key CROSS JOIN vault ON vault.number = key.vault WHERE key.number"  # in this order
+_LIST = f"SELECT {_COLUMNS} FROM key CROSS JOIN vault WHERE vault.number = key.vault AND key.number"
 _NUMBER_MAX = (1 << 63) - 1
 _FIND = """SELECT key.number, key.account, key.kind, key.name, key.shown, vault.number, vault.shard, key.limits,
   key.expires_ms
@@ -39,7 +38,7 @@ _FIND = """SELECT key.number, key.account, key.kind, key.name, key.shown, vault.
   WHERE key.hash = ? AND key.revoked_ms IS NULL AND key.disabled_ms IS NULL AND vault.state = 0
   AND account.disabled_ms IS NULL AND account.deleted_ms IS NULL"""
 _INSERT = """INSERT INTO key(account, vault, kind, name, shown, hash, created_ms, expires_ms, limits)
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number"""
 _OTHER_LIVE_ACCOUNT_KEY = """SELECT 1 FROM key WHERE account = ? AND kind = 'account' AND number <> ?
   AND revoked_ms IS NULL AND rotated_to IS NULL AND disabled_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?)"""
 _END_GRACE = """WITH RECURSIVE before(number) AS (
@@ -74,7 +73,7 @@ class LiveKey(msgspec.Struct, frozen=True):
         return self.expires_ms is None or now_ms < self.expires_ms
 
 
-def insert_key(connection: apsw.Connection, key: NewKey, *, account: int, vault: VaultRef) -> Principal:
+def insert_key(connection: Connection, key: NewKey, *, account: int, vault: VaultRef) -> Principal:
     """A new key of an account for one of its vaults.
 
     Raises:
@@ -93,11 +92,11 @@ def insert_key(connection: apsw.Connection, key: NewKey, *, account: int, vault:
         limits,
     )
     try:
-        connection.execute(_INSERT, values)
-    except apsw.ConstraintError as error:
+        (number,) = one_row(connection, _INSERT, values)
+    except CONSTRAINT_ERRORS as error:
         raise InvalidRequest("This key exists already.", field="key") from error
     return Principal(
-        key_number=connection.last_insert_rowid(),
+        key_number=number,
         account_number=account,
         kind=key.kind,
         name=key.name,
@@ -107,7 +106,7 @@ def insert_key(connection: apsw.Connection, key: NewKey, *, account: int, vault:
     )
 
 
-def find_key(connection: apsw.Connection, key_hash: bytes) -> LiveKey | None:
+def find_key(connection: Connection, key_hash: bytes) -> LiveKey | None:
     """The key of this hash, unless it or its account is switched off. The caller looks at the time."""
     row = one_row(connection, _FIND, (key_hash,))
     if row is None:
@@ -125,7 +124,7 @@ def find_key(connection: apsw.Connection, key_hash: bytes) -> LiveKey | None:
     return LiveKey(principal, expires_ms)
 
 
-def get_key(connection: apsw.Connection, account: int, number: int) -> KeyRecord:
+def get_key(connection: Connection, account: int, number: int) -> KeyRecord:
     """One key of an account, also a revoked one.
 
     Raises:
@@ -137,14 +136,14 @@ def get_key(connection: apsw.Connection, account: int, number: int) -> KeyRecord
     return _record(row)
 
 
-def hash_of(connection: apsw.Connection, number: int) -> bytes:
+def hash_of(connection: Connection, number: int) -> bytes:
     """The hash of a key that exists."""
     (key_hash,) = one_row(connection, "SELECT hash FROM key WHERE number = ?", (number,))
     return bytes(key_hash)
 
 
 def list_keys(
-    connection: apsw.Connection,
+    connection: Connection,
     account: int | None,
     *,
     after: int,
@@ -198,7 +197,7 @@ def _record(row: tuple[Any, ...]) -> KeyRecord:
 
 
 def change_key(
-    connection: apsw.Connection, account: int, number: int, change: KeyChange, *, now_ms: int
+    connection: Connection, account: int, number: int, change: KeyChange, *, now_ms: int
 ) -> tuple[KeyRecord, list[bytes]]:
     """Change what is set in `change`; returns the key, and the hashes of those whose grace period that ended.
 
@@ -225,7 +224,7 @@ def change_key(
     return after, [] if after.disabled_ms is None else end_grace(connection, number, now_ms=now_ms)
 
 
-def rotate_key(connection: apsw.Connection, old: KeyRecord, new: NewKey, *, ends_ms: int) -> tuple[Principal, bytes]:
+def rotate_key(connection: Connection, old: KeyRecord, new: NewKey, *, ends_ms: int) -> tuple[Principal, bytes]:
     """Put a new key in the place of an old one, which is over at `ends_ms`; returns the new one and the old hash.
 
     Raises:
@@ -240,14 +239,14 @@ def rotate_key(connection: apsw.Connection, old: KeyRecord, new: NewKey, *, ends
     principal = insert_key(connection, new, account=old.account_number, vault=old.vault)
     (key_hash,) = one_row(
         connection,
-        "UPDATE key SET rotated_to = ?1, expires_ms = min(coalesce(expires_ms, ?2), ?2) "
+        "UPDATE key SET rotated_to = ?1, expires_ms = CASE WHEN expires_ms < ?2 THEN expires_ms ELSE ?2 END "
         "WHERE number = ?3 RETURNING hash",
         (principal.key_number, ends_ms, old.number),
     )
     return principal, key_hash
 
 
-def revoke_key(connection: apsw.Connection, key: KeyRecord, *, now_ms: int) -> list[bytes]:
+def revoke_key(connection: Connection, key: KeyRecord, *, now_ms: int) -> list[bytes]:
     """Revoke a key, and those whose place it took; their hashes.
 
     Raises:
@@ -264,12 +263,12 @@ def revoke_key(connection: apsw.Connection, key: KeyRecord, *, now_ms: int) -> l
     return [key_hash, *end_grace(connection, key.number, now_ms=now_ms)]
 
 
-def end_grace(connection: apsw.Connection, number: int, *, now_ms: int) -> list[bytes]:
+def end_grace(connection: Connection, number: int, *, now_ms: int) -> list[bytes]:
     """Revoke the keys whose place this one took; their hashes."""
     return [key_hash for (key_hash,) in all_rows(connection, _END_GRACE, (number, now_ms))]
 
 
-def check_leaves_an_account_key(connection: apsw.Connection, key: KeyRecord, *, now_ms: int) -> None:
+def check_leaves_an_account_key(connection: Connection, key: KeyRecord, *, now_ms: int) -> None:
     """Whether an account can spare this key.
 
     Raises:
@@ -281,7 +280,7 @@ def check_leaves_an_account_key(connection: apsw.Connection, key: KeyRecord, *, 
         raise Conflict("This is the account's last live account key.", hint="Rotate it, or make another one before.")
 
 
-def check_keyless(connection: apsw.Connection, vault_number: int, *, now_ms: int) -> None:
+def check_keyless(connection: Connection, vault_number: int, *, now_ms: int) -> None:
     """Whether all keys of a vault are over.
 
     Raises:
@@ -293,9 +292,7 @@ def check_keyless(connection: apsw.Connection, vault_number: int, *, now_ms: int
         raise Conflict(f"Key {row[0]} opens this vault.", hint="Delete that key first.")
 
 
-def revoke_account_keys(
-    connection: apsw.Connection, account: int, *, now_ms: int, kind: str | None = None
-) -> list[bytes]:
+def revoke_account_keys(connection: Connection, account: int, *, now_ms: int, kind: str | None = None) -> list[bytes]:
     """Revoke all keys of an account, or those of a kind; their hashes."""
     condition = "" if kind is None else "AND kind = ? "
     bindings: tuple[int | str, ...] = (now_ms, account) if kind is None else (now_ms, account, kind)

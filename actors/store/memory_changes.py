@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import apsw
 
 from actors.store import shard as sql
-from actors.store.connections import all_rows, one_row
+from actors.store.database import all_rows, one_row
 from actors.store.keyring import KeyRing
-from actors.store.ledger import DeletedMemories, Ledger, LedgerFile
+from actors.store.ledger import DeletedMemories, Ledger
 from actors.store.memory_rows import decode_memory
+from actors.store.meta_jobs import ErasureLog
 from actors.store.seal import DataKey, ServerKey, Table
 from actors.store.tickets import Batch, Ticket
+from actors.store.vault_bodies import SEQ_BITS, SEQ_MASK
 from models.errors import CorruptRow
 from models.ids import VaultRef
 from models.memory import Memory
@@ -48,7 +50,7 @@ class MemoryChanges:
     __slots__ = ()
 
     _keyring: KeyRing
-    _ledger: LedgerFile
+    _ledger: ErasureLog
     _now_ms: Callable[[], int]
 
     def _shard(self, vault: VaultRef) -> Database:
@@ -131,7 +133,7 @@ def _data_key(meta: apsw.Connection, entry: DeletedMemories, *, shard: int, serv
 
 def _stored_before(connection: apsw.Connection, data_key: DataKey, entry: DeletedMemories) -> Iterator[int]:
     for first, last in entry.seqs:
-        bounds = entry.vault << sql.SEQ_BITS | first, entry.vault << sql.SEQ_BITS | last
+        bounds = entry.vault << SEQ_BITS | first, entry.vault << SEQ_BITS | last
         rows = all_rows(connection, "SELECT id, body FROM memory WHERE id BETWEEN ? AND ?", bounds)
         for row in rows:
             try:
@@ -139,7 +141,7 @@ def _stored_before(connection: apsw.Connection, data_key: DataKey, entry: Delete
                 memory = decode_memory(body)
             except (CorruptRow, ValueError):
                 _log.warning("vault %d: a damaged memory is deleted again with its neighbours", entry.vault)
-                yield row[0] & sql.SEQ_MASK
+                yield row[0] & SEQ_MASK
                 continue
             if memory.stored_ms <= entry.deleted_ms:
                 yield memory.seq

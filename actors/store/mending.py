@@ -12,10 +12,11 @@ import apsw
 import msgspec
 
 from actors.store.backup import known_vaults
-from actors.store.connections import one_row, writing
+from actors.store.connections import writing
 from actors.store.counter import counter_path, read_counter, write_counter
 from actors.store.data_directory import META_FILE, commits_of, locked, open_untouched, prepare, prepared, shard_count
 from actors.store.data_directory import shard_path as path_of_shard
+from actors.store.database import one_row
 from actors.store.erasing import reserve_numbers
 from actors.store.keyring import KeyRing
 from actors.store.ledger import LEDGER_FILE, read_ledger

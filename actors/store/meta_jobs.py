@@ -10,17 +10,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
-
-import apsw
+from typing import Any, Protocol, TypeVar
 
 from actors.store.cache import RecentlyUsed
 from actors.store.committer import Committer
-from actors.store.connections import Readers
+from actors.store.database import Connection
 from actors.store.erasing import Shredded
 from actors.store.keyring import KeyRing
 from actors.store.keys import LiveKey, revocations
-from actors.store.ledger import ErasedProviderKey, Erasure, LedgerFile
+from actors.store.ledger import ErasedProviderKey, Erasure
 from actors.store.seal import ServerKey
 from actors.store.tickets import Batch, Ticket
 from models.errors import NotFound, ShuttingDown, StoreUnavailable
@@ -45,9 +43,10 @@ class Effects:
         erasures: for the ledger.
         vaults: shredded ones.
         shreds: whether the WAL must be emptied before the answer.
+        change: which of all changes to what nodes cache this is, where several nodes share a database.
     """
 
-    __slots__ = ("account", "erasures", "key_hashes", "providers", "shreds", "vaults")
+    __slots__ = ("account", "change", "erasures", "key_hashes", "providers", "shreds", "vaults")
 
     def __init__(self) -> None:
         self.key_hashes: list[bytes] = []
@@ -56,6 +55,12 @@ class Effects:
         self.erasures: list[Erasure] = []
         self.vaults: list[VaultRef] = []
         self.shreds = False
+        self.change = 0
+
+    @property
+    def outdates_caches(self) -> bool:
+        """Whether somebody may have cached what is different now."""
+        return bool(self.key_hashes or self.providers or self.vaults or self.account is not None)
 
     def note_revoked(self, key_hashes: list[bytes], *, revoked_ms: int) -> None:
         """These keys open nothing from then on."""
@@ -74,11 +79,37 @@ class Effects:
         self.shreds |= bool(erased)
 
 
-Work = Callable[[apsw.Connection, Effects], T]
+Work = Callable[[Connection, Effects], T]
+
+
+class DirectoryReaders(Protocol):
+    """Threads that read the directory."""
+
+    async def run(self, read: Callable[[Any], T]) -> T:
+        """Run `read` with a connection, in one read transaction.
+
+        Raises:
+            StoreUnavailable: the database cannot be read.
+        """
+
+
+class ErasureLog(Protocol):
+    """Where erasures are noted beside the database."""
+
+    @property
+    def owed(self) -> Sequence[Erasure]:
+        """Those that could not be written yet."""
+
+    def append(self, erasures: Sequence[Erasure]) -> None:
+        """Write them, and what is owed, so that they last.
+
+        Raises:
+            OSError: they are owed now.
+        """
 
 
 class MetaJobs:
-    """What the parts of `SqliteDirectory` are made of."""
+    """What the parts of `SqlDirectory` are made of."""
 
     __slots__ = (
         "_generation",
@@ -96,11 +127,11 @@ class MetaJobs:
     def __init__(
         self,
         meta: Committer,
-        meta_readers: Readers,
+        meta_readers: DirectoryReaders,
         *,
         server_key: ServerKey,
         keyring: KeyRing,
-        ledger: LedgerFile,
+        ledger: ErasureLog,
         key_cache_max: int,
         now_ms: Callable[[], int],
     ) -> None:
@@ -116,7 +147,7 @@ class MetaJobs:
         self._generation = 0
         """Grows with every change of what is cached; an answer read before must not be cached after."""
 
-    async def _read_meta(self, read: Callable[[apsw.Connection], T]) -> T:
+    async def _read_meta(self, read: Callable[[Connection], T]) -> T:
         """Read meta.db.
 
         Raises:
@@ -156,10 +187,14 @@ class MetaJobs:
     def _ticket(self, work: Work[T], *, grows: bool = False) -> Ticket[tuple[T, Effects]]:
         def run(batch: Batch) -> tuple[T, Effects]:
             effects = Effects()  # here: the job may run twice
-            return work(batch.connection, effects), effects
+            result = work(batch.connection, effects)
+            if effects.outdates_caches:
+                self._note_change(batch.connection, effects)
+            return result, effects
 
         def after_commit(done: tuple[T, Effects]) -> None:
             effects = done[1]
+            self._note_committed(effects)
             for vault in effects.vaults:
                 self._keyring.forget(vault.number)
             if effects.shreds:
@@ -203,6 +238,12 @@ class MetaJobs:
             self._unknown_keys.clear()  # keys of an account that was switched off are among them
         for vault in effects.vaults:
             self._purge_nowait(vault)
+
+    def _note_change(self, connection: Connection, effects: Effects) -> None:
+        """In the transaction: tell other nodes, if there are any, that what they cached is outdated."""
+
+    def _note_committed(self, effects: Effects) -> None:
+        """In the committer's thread, right after the commit."""
 
     def _shards_for_new_vaults(self) -> Sequence[int]:
         """Which shards may take new vaults. The half of the store that has the shards knows."""

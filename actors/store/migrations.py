@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import apsw
 import msgspec
 
-from actors.store.connections import all_rows, one_row
+from actors.store.database import all_rows, one_row
 from models.errors import SetupError
 
 

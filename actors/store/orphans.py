@@ -10,8 +10,9 @@ from collections.abc import Collection
 
 import apsw
 
-from actors.store.connections import all_rows, one_row
-from actors.store.shard import SEQ_BITS, delete_vault_rows
+from actors.store.database import all_rows, one_row
+from actors.store.shard import delete_vault_rows
+from actors.store.vault_bodies import SEQ_BITS
 
 _HIGHEST = (
     f"SELECT max(id) >> {SEQ_BITS} FROM memory",

@@ -4,7 +4,8 @@ The log of a vault is the truth. `accept_nowait` appends to the inbox, and a com
 acknowledgement. `materialise` turns inbox rows into memories and embeddings and removes them in one transaction, so the
 effect is exactly once. Every call names the vault's partition (`VaultRef.shard`).
 
-Implementations: SQLite (`actors.store.sqlite`), an in-memory twin for tests, PostgreSQL later.
+Implementations: SQLite (`actors.store.sqlite`), PostgreSQL (`actors.store.postgres.store`), a twin in memory for
+tests.
 """
 
 from __future__ import annotations

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import apsw
 import msgspec
 
-from actors.store.connections import all_rows, one_row
+from actors.store.database import Connection, all_rows, one_row
 from actors.store.directory_protocol import PROVIDER_KEY_BYTES_MAX
 from actors.store.ledger import ErasedProviderKey, mark_id
 from actors.store.seal import SEALED_OVERHEAD_BYTES, ServerKey
@@ -49,7 +48,7 @@ def _context(account: int, provider: str, mark: bytes) -> bytes:
 
 
 def put_provider_key(
-    connection: apsw.Connection, account: int, provider: str, secret: str, *, server_key: ServerKey, now_ms: int
+    connection: Connection, account: int, provider: str, secret: str, *, server_key: ServerKey, now_ms: int
 ) -> tuple[ProviderKeyRecord, list[ErasedProviderKey]]:
     """Store a provider's key in the place of the one before; returns what the ledger has to know of that one.
 
@@ -76,12 +75,12 @@ def put_provider_key(
 
 
 def erase_provider_keys(
-    connection: apsw.Connection, account: int, provider: str | None = None, *, now_ms: int
+    connection: Connection, account: int, provider: str | None = None, *, now_ms: int
 ) -> list[ErasedProviderKey]:
     """Shred what an account has stored for one provider, or for all; what the ledger has to know of it."""
     rows = all_rows(
         connection,
-        "SELECT number, mark FROM provider_key WHERE account = ?1 AND (?2 IS NULL OR provider = ?2) "
+        "SELECT number, mark FROM provider_key WHERE account = ?1 AND (CAST(?2 AS text) IS NULL OR provider = ?2) "
         "AND erased_ms IS NULL",
         (account, provider),
     )
@@ -89,19 +88,19 @@ def erase_provider_keys(
 
 
 def shred_provider_keys(
-    connection: apsw.Connection, rows: Sequence[tuple[int, bytes]], *, now_ms: int
+    connection: Connection, rows: Sequence[tuple[int, bytes]], *, now_ms: int
 ) -> list[ErasedProviderKey]:
     """Shred the provider keys with these numbers and marks."""
     for number, mark in rows:
         connection.execute(
-            "UPDATE provider_secret SET sealed = zeroblob(?) WHERE provider_key = ?", (SEALED_BYTES, number)
+            "UPDATE provider_secret SET sealed = ? WHERE provider_key = ?", (bytes(SEALED_BYTES), number)
         )
         connection.execute("UPDATE provider_key SET last_four = '', erased_ms = ? WHERE number = ?", (now_ms, number))
         connection.execute("INSERT INTO provider_erasure(mark, erased_ms) VALUES (?, ?)", (mark, now_ms))
     return [ErasedProviderKey(key=mark_id(mark), erased_ms=now_ms) for _, mark in rows]
 
 
-def list_provider_keys(connection: apsw.Connection, account: int) -> list[ProviderKeyRecord]:
+def list_provider_keys(connection: Connection, account: int) -> list[ProviderKeyRecord]:
     """What an account has stored, by the providers' names."""
     rows = all_rows(
         connection,
@@ -115,9 +114,7 @@ def list_provider_keys(connection: apsw.Connection, account: int) -> list[Provid
     ]
 
 
-def find_provider_key(
-    connection: apsw.Connection, account: int, provider: str, *, server_key: ServerKey
-) -> Secret | None:
+def find_provider_key(connection: Connection, account: int, provider: str, *, server_key: ServerKey) -> Secret | None:
     """The provider's key that an account has stored, or None.
 
     Raises:
@@ -143,7 +140,7 @@ class Resealed(msgspec.Struct, frozen=True):
     damaged: tuple[int, ...]
 
 
-def reseal_all(connection: apsw.Connection, old: ServerKey, new: ServerKey) -> Resealed:
+def reseal_all(connection: Connection, old: ServerKey, new: ServerKey) -> Resealed:
     """Seal every provider key by another server key, in place. In a transaction."""
     resealed: list[tuple[bytes, int]] = []
     damaged: list[int] = []
@@ -156,7 +153,7 @@ def reseal_all(connection: apsw.Connection, old: ServerKey, new: ServerKey) -> R
     return Resealed(count=len(resealed), damaged=tuple(damaged))
 
 
-def damaged_provider_keys(connection: apsw.Connection, server_key: ServerKey) -> list[str]:
+def damaged_provider_keys(connection: Connection, server_key: ServerKey) -> list[str]:
     """Which provider keys do not open: `openai of account 1`."""
     damaged: list[int] = []
     for number, context, sealed in _all_sealed(connection):
@@ -170,7 +167,7 @@ def damaged_provider_keys(connection: apsw.Connection, server_key: ServerKey) ->
     return [f"{provider} of account {account}" for number, provider, account in rows if number in damaged]
 
 
-def _all_sealed(connection: apsw.Connection) -> list[tuple[int, bytes, bytes]]:
+def _all_sealed(connection: Connection) -> list[tuple[int, bytes, bytes]]:
     rows = all_rows(
         connection,
         "SELECT number, account, provider, mark, sealed FROM provider_key "

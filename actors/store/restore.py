@@ -17,8 +17,9 @@ import apsw
 import msgspec
 
 from actors.store.backup import Manifest, known_vaults, verify_backup, write_durably
-from actors.store.connections import all_rows, close_untouched, one_row, writing
+from actors.store.connections import close_untouched, writing
 from actors.store.data_directory import META_FILE, lock_data_directory, open_untouched, shard_path
+from actors.store.database import all_rows, one_row
 from actors.store.erasing import replay, reserve_numbers
 from actors.store.ledger import LEDGER_FILE, Ledger, ledger_lines, ledger_of, read_ledger
 from actors.store.memory_changes import delete_again

@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from actors.store.connections import all_rows, one_row
+from actors.store.database import all_rows, one_row
 from actors.store.progress import Report, unreported
 from actors.store.provider_keys import reseal_all
 from actors.store.seal import (

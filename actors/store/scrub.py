@@ -14,8 +14,9 @@ from typing import Any
 
 import apsw
 
-from actors.store.connections import all_rows, close, one_row
+from actors.store.connections import close
 from actors.store.damage import ROW_IDS_LOGGED_MAX
+from actors.store.database import all_rows, one_row
 from actors.store.keyring import OpenVault
 from actors.store.seal import Table
 from models.errors import MemoryRouterError

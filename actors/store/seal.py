@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from models.errors import CorruptRow, SetupError
+from models.provider_settings import Secret
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -96,7 +97,7 @@ class DataKey:
 class ServerKey:
     """The key that wraps all others. Held in memory and in its file, never in a database or a backup."""
 
-    __slots__ = ("_cipher", "key_id")
+    __slots__ = ("_cipher", "key_id", "node_token")
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
@@ -104,6 +105,8 @@ class ServerKey:
         self._cipher = AESGCM(secret)
         self.key_id = hashlib.sha256(b"memoryrouter server key id" + secret).digest()[:16]
         """Tells two server keys apart without telling anything about them."""
+        self.node_token = Secret(hashlib.sha256(b"memoryrouter node token" + secret).hexdigest())
+        """What the servers that share this key know each other by."""
 
     def seal(self, context: bytes, plaintext: bytes) -> bytes:
         """Seal bytes that belong to no vault (a provider key). `context` says what they are and whose."""

@@ -8,53 +8,38 @@ and never read one vault's rows with another's key.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import apsw
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from actors.store.connections import all_rows, batches, one_row
-from actors.store.damage import DamagedRows
+from actors.store.connections import batches
+from actors.store.database import all_rows, one_row
 from actors.store.keyring import OpenVault
-from actors.store.memory_rows import decode_memory, encode_memory
-from actors.store.protocol import Materialisation, VaultImage, Vectors
-from actors.store.seal import DataKey, Table
+from actors.store.protocol import Materialisation
+from actors.store.seal import DataKey
 from actors.store.tickets import Batch
+from actors.store.vault_bodies import (
+    ImageBuilder,
+    Loaded,
+    read_page,
+    row_id_of,
+    row_range,
+    sealed_exchanges,
+    sealed_memory,
+    sealed_vectors,
+    width_of,
+)
 from models.errors import StoreUnavailable
 from models.memory import Exchange, InboxRow, Memory
 from models.messages import Page, Paged
 
-T = TypeVar("T")
-
-SEQ_BITS = 32
-SEQ_MASK = (1 << SEQ_BITS) - 1
 PURGE_ROWS = 256
 """Rows of each table that one slice of a purge removes: a few milliseconds between two group commits."""
 PURGE_BYTES = 256 * 1024
 """The same in bytes of bodies: their pages are overwritten, so a slice takes as much room in the WAL."""
 
 _log = logging.getLogger(__name__)
-
-_VECTOR_TYPE = np.dtype("<f2")
-_encode = msgspec.msgpack.Encoder().encode
-_exchanges = msgspec.msgpack.Decoder(Exchange)
-
-
-def encode_exchange(exchange: Exchange) -> bytes:
-    """The body of an inbox row, not sealed yet."""
-    return _encode(exchange)
-
-
-def _row_id(vault_number: int, seq: int) -> int:
-    assert 0 < seq < 1 << SEQ_BITS, "a vault numbers its memories from 1, in 32 bits"
-    return vault_number << SEQ_BITS | seq
-
-
-def _row_range(vault_number: int) -> tuple[int, int]:
-    return vault_number << SEQ_BITS, vault_number << SEQ_BITS | SEQ_MASK
 
 
 def append_inbox(
@@ -64,10 +49,7 @@ def append_inbox(
     rows = [InboxRow(row_id=batch.next_row_id(), exchange=exchange) for exchange in exchanges]
     batch.connection.executemany(
         "INSERT INTO inbox(id, vault, body) VALUES (?, ?, ?)",
-        [
-            (row.row_id, vault_number, data_key.seal(Table.INBOX, row.row_id, body))
-            for row, body in zip(rows, bodies, strict=True)
-        ],
+        [(row_id, vault_number, sealed) for row_id, sealed in sealed_exchanges(data_key, rows, bodies)],
     )
     return rows
 
@@ -89,7 +71,7 @@ def materialise(batch: Batch, data_key: DataKey, vault_number: int, step: Materi
     try:
         connection.executemany(
             "INSERT INTO memory(id, body) VALUES (?, ?)",
-            [_sealed_memory(data_key, vault_number, memory) for memory in step.memories],
+            [sealed_memory(data_key, vault_number, memory) for memory in step.memories],
         )
     except apsw.ConstraintError as error:
         raise StoreUnavailable("These memories were stored before.", hint="Load the vault again.") from error
@@ -102,21 +84,11 @@ def materialise(batch: Batch, data_key: DataKey, vault_number: int, step: Materi
     )
 
 
-def _sealed_memory(data_key: DataKey, vault_number: int, memory: Memory) -> tuple[int, bytes]:
-    row_id = _row_id(vault_number, memory.seq)
-    return row_id, data_key.seal(Table.MEMORY, row_id, encode_memory(memory))
-
-
 def _put_vectors(connection: apsw.Connection, data_key: DataKey, vault_number: int, step: Materialisation) -> None:
     """Store embeddings, but none of a memory that was deleted while it was being embedded."""
-    widths = {vectors.shape[1] for vectors in step.vectors.values()}
-    assert len(widths) == 1, "embeddings of one model have one width"
-    model = _model_number(connection, step.model_id, dims=widths.pop())
-    rows = []
-    for seq, vectors in step.vectors.items():
-        row_id = _row_id(vault_number, seq)
-        plaintext = vectors.astype(_VECTOR_TYPE, copy=False).tobytes()
-        rows.append((row_id, model, data_key.seal(Table.EMBEDDING, row_id, plaintext, qualifier=model), row_id))
+    model = _model_number(connection, step.model_id, dims=width_of(step.vectors))
+    sealed = sealed_vectors(data_key, vault_number, step.vectors, model=model)
+    rows = [(row_id, model, body, row_id) for row_id, body in sealed]
     connection.executemany(
         "INSERT OR REPLACE INTO embedding(id, model, body) SELECT ?, ?, ? "
         "WHERE EXISTS (SELECT 1 FROM memory WHERE id = ?)",
@@ -137,7 +109,7 @@ def _model_number(connection: apsw.Connection, model_id: str, *, dims: int) -> i
 
 def delete_memories(batch: Batch, vault_number: int, seqs: Sequence[int]) -> None:
     """Delete memories and their embeddings; seqs that do not exist are skipped."""
-    row_ids = [(_row_id(vault_number, seq),) for seq in seqs]
+    row_ids = [(row_id_of(vault_number, seq),) for seq in seqs]
     batch.connection.executemany("DELETE FROM embedding WHERE id = ?", row_ids)
     batch.connection.executemany("DELETE FROM memory WHERE id = ?", row_ids)
 
@@ -148,7 +120,7 @@ def put_memory(batch: Batch, data_key: DataKey, vault_number: int, memory: Memor
     Raises:
         StoreUnavailable: there is none; nothing was changed.
     """
-    row_id, body = _sealed_memory(data_key, vault_number, memory)
+    row_id, body = sealed_memory(data_key, vault_number, memory)
     batch.connection.execute("UPDATE memory SET body = ? WHERE id = ?", (body, row_id))
     if batch.connection.changes() != 1:
         raise StoreUnavailable("The memory to be changed is not there.", hint="Load the vault again.")
@@ -160,13 +132,13 @@ def rewrite_memory(batch: Batch, data_key: DataKey, vault_number: int, seq: int,
     Raises:
         StoreUnavailable: the one is not there, or the other's seq is taken; nothing was changed.
     """
-    connection, old_id = batch.connection, _row_id(vault_number, seq)
+    connection, old_id = batch.connection, row_id_of(vault_number, seq)
     connection.execute("DELETE FROM embedding WHERE id = ?", (old_id,))
     connection.execute("DELETE FROM memory WHERE id = ?", (old_id,))
     if connection.changes() != 1:
         raise StoreUnavailable("The memory to be changed is not there.", hint="Load the vault again.")
     try:
-        connection.execute("INSERT INTO memory(id, body) VALUES (?, ?)", _sealed_memory(data_key, vault_number, memory))
+        connection.execute("INSERT INTO memory(id, body) VALUES (?, ?)", sealed_memory(data_key, vault_number, memory))
     except apsw.ConstraintError as error:
         raise StoreUnavailable("This memory was stored before.", hint="Load the vault again.") from error
     connection.execute(
@@ -183,7 +155,7 @@ def delete_vault_rows(connection: apsw.Connection, vault_number: int) -> int:
     """Remove rows of a vault from every table, at most `PURGE_ROWS` or about `PURGE_BYTES` of each; how many."""
     before = connection.total_changes()
     connection.execute("DELETE FROM vault_state WHERE vault = ?", (vault_number,))  # first: then no trigger counts
-    low, high = _row_range(vault_number)
+    low, high = row_range(vault_number)
     for table in ("embedding", "memory"):
         _delete_slice(connection, table, "id BETWEEN ? AND ?", (low, high))
     for table in ("inbox", "damaged_inbox"):
@@ -212,111 +184,40 @@ def vaults_with_inbox(connection: apsw.Connection) -> list[int]:
     return [number for (number,) in all_rows(connection, "SELECT DISTINCT vault FROM inbox ORDER BY vault")]
 
 
-class Loaded(msgspec.Struct, frozen=True):
-    """A vault's image, and what had to be left out of it."""
-
-    image: VaultImage
-    damaged: DamagedRows
-
-
 def load(connection: apsw.Connection, vault: OpenVault, vault_number: int, *, model_id: str) -> Loaded:
     """Read one vault. The connection is in a read transaction, so all parts are of one moment.
 
     A row that was changed since it was written is left out: one bad sector must not take the whole vault.
     """
-    row_range = _row_range(vault_number)
+    bounds = row_range(vault_number)
     state = one_row(connection, "SELECT next_seq, moves FROM vault_state WHERE vault = ?", (vault_number,))
     model, dims = one_row(connection, "SELECT number, dims FROM model WHERE id = ?", (model_id,)) or (0, 1)
-    bad_memories: list[int] = []
-    bad_embeddings: list[int] = []
-    bad_inbox: list[int] = []
-
-    unseal = vault.data_key.unseal_rows
-    last_row_id = 0
-    memories: list[Memory] = []
-    for rows in batches(connection, "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id", row_range):
-        last_row_id = rows[-1][0]
-        opened = unseal(Table.MEMORY, rows, damaged=bad_memories)
-        memories += [memory for _, memory in _decoded(opened, decode_memory, bad_memories)]
-    vectors: Vectors = {}
+    image = ImageBuilder(vault)
+    for rows in batches(connection, "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id", bounds):
+        image.add_memories(rows)
     for rows in batches(
-        connection, "SELECT id, body FROM embedding WHERE id BETWEEN ? AND ? AND model = ?", (*row_range, model)
+        connection, "SELECT id, body FROM embedding WHERE id BETWEEN ? AND ? AND model = ?", (*bounds, model)
     ):
-        opened = unseal(Table.EMBEDDING, rows, qualifier=model, damaged=bad_embeddings)
-        vectors.update(_vectors_of(opened, dims, bad_embeddings))
-    inbox_rows = all_rows(connection, "SELECT id, body FROM inbox WHERE vault = ? ORDER BY id", (vault_number,))
-    inbox = _decoded(unseal(Table.INBOX, inbox_rows, damaged=bad_inbox), _exchanges.decode, bad_inbox)
-    image = VaultImage(
-        created_ms=vault.created_ms,
-        memories=memories,
-        vectors=vectors,
-        inbox=[InboxRow(row_id=row_id, exchange=exchange) for row_id, exchange in inbox],
-        next_seq=max(
-            1 if state is None else state[0], (last_row_id & SEQ_MASK) + 1
-        ),  # a damaged counter takes none twice
-        damaged=len(bad_memories) + len(bad_embeddings) + len(bad_inbox),
-        moving=state is not None and state[1] == 1,
-    )
-    damaged = DamagedRows(memories=tuple(bad_memories), embeddings=tuple(bad_embeddings), inbox=tuple(bad_inbox))
-    return Loaded(image=image, damaged=damaged)
-
-
-def _vectors_of(rows: Iterable[tuple[int, bytes]], dims: int, damaged: list[int]) -> Vectors:
-    """The arrays of opened embeddings by seq; parts of one array where all are of one size, as most memories are."""
-    rows = list(rows)
-    sizes = {len(body) for _, body in rows}
-    if len(sizes) == 1 and not sizes.pop() % (dims * _VECTOR_TYPE.itemsize):
-        joined = np.frombuffer(b"".join([body for _, body in rows]), _VECTOR_TYPE).reshape(len(rows), -1, dims)
-        return dict(zip([row_id & SEQ_MASK for row_id, _ in rows], joined, strict=True))
-
-    def to_vectors(body: bytes) -> NDArray[np.float16]:
-        return np.frombuffer(body, _VECTOR_TYPE).reshape(-1, dims)
-
-    return {row_id & SEQ_MASK: vectors for row_id, vectors in _decoded(rows, to_vectors, damaged)}
+        image.add_embeddings(rows, model=model, dims=dims)
+    image.add_inbox(all_rows(connection, "SELECT id, body FROM inbox WHERE vault = ? ORDER BY id", (vault_number,)))
+    return image.finish(next_seq=1 if state is None else state[0], moving=state is not None and state[1] == 1)
 
 
 def load_page(connection: apsw.Connection, vault: OpenVault, vault_number: int, page: Page, *, model_id: str) -> Paged:
     """Memories behind `page.after_seq` in order, with their vectors. Rows that do not open are left out."""
-    low, high = _row_range(vault_number)
-    damaged: list[int] = []
-    memories: list[Memory] = []
-    position = low + max(0, min(page.after_seq, SEQ_MASK)) + 1  # `low` is where seq 0 would be
-    while len(memories) < page.limit:
-        rows = all_rows(
-            connection,
-            "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
-            (position, high, page.limit),
-        )
-        opened = vault.data_key.unseal_rows(Table.MEMORY, rows, damaged=damaged)
-        for _, memory in _decoded(opened, decode_memory, damaged):
-            if page.session_id is None or memory.session_id == page.session_id:
-                memories.append(memory)
-        if len(rows) < page.limit:
-            break
-        position = rows[-1][0] + 1
-    memories = memories[: page.limit]
-    vectors: dict[int, bytes] = {}
-    if page.vectors and memories:
+
+    def memories_between(low: int, high: int, limit: int) -> list[Any]:
+        statement = "SELECT id, body FROM memory WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+        return all_rows(connection, statement, (low, high, limit))
+
+    def embeddings_of(row_ids: Sequence[int]) -> tuple[int, list[Any]]:
         (model,) = one_row(connection, "SELECT number FROM model WHERE id = ?", (model_id,)) or (0,)
         rows = []
-        for memory in memories:  # one by one: between those of one session may lie a large vault
-            bindings = (_row_id(vault_number, memory.seq), model)
-            rows += all_rows(connection, "SELECT id, body FROM embedding WHERE id = ? AND model = ?", bindings)
-        opened = vault.data_key.unseal_rows(Table.EMBEDDING, rows, qualifier=model, damaged=damaged)
-        vectors = {row_id & SEQ_MASK: body for row_id, body in opened}
-    return Paged(memories=tuple(memories), vectors=vectors)
+        for row_id in row_ids:  # one by one: between those of one session may lie a large vault
+            rows += all_rows(connection, "SELECT id, body FROM embedding WHERE id = ? AND model = ?", (row_id, model))
+        return model, rows
 
-
-def _decoded(
-    rows: Iterable[tuple[int, bytes]], decode: Callable[[bytes], T], damaged: list[int]
-) -> Iterator[tuple[int, T]]:
-    for row_id, body in rows:
-        try:
-            decoded = decode(body)
-        except (msgspec.MsgspecError, ValueError):
-            damaged.append(row_id)
-            continue
-        yield row_id, decoded
+    return read_page(vault, vault_number, page, memories_between=memories_between, embeddings_of=embeddings_of)
 
 
 def vault_sizes(connection: apsw.Connection, vault_numbers: Sequence[int]) -> dict[int, tuple[int, int]]:

@@ -25,11 +25,12 @@ from actors.store.backup import Manifest, back_up
 from actors.store.ballast import DiskSpace
 from actors.store.caches import CALLS_MAX, VaultCaches
 from actors.store.committer import Committer, open_committer
-from actors.store.connections import Readers, all_rows, open_reader, open_writer
+from actors.store.connections import Readers, open_reader, open_writer
 from actors.store.counter import CommitCounter, counter_path
 from actors.store.damage import DamagedRows, log_damaged_rows
 from actors.store.data_directory import META_FILE, lock_data_directory, prepare, shard_path
-from actors.store.directory import SqliteDirectory
+from actors.store.database import all_rows
+from actors.store.directory import SqlDirectory
 from actors.store.embedder_rows import VaultEmbedders
 from actors.store.keyring import KeyRing
 from actors.store.ledger import LEDGER_FILE, LedgerFile
@@ -40,6 +41,7 @@ from actors.store.scrub import Scrub
 from actors.store.seal import ServerKey
 from actors.store.snapshots import remove_snapshots
 from actors.store.tickets import Batch, Chore, Ticket
+from actors.store.vault_bodies import Loaded, empty_vault, encode_exchange
 from actors.store.vault_rows import count_vaults
 from models.errors import MemoryRouterError, NotFound, ShardDamaged, StoreUnavailable
 from models.ids import VaultNumber, VaultRef
@@ -70,7 +72,7 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqliteDirectory):
+class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
     """Implements `actors.store.protocol.Store`: the directory, and the vaults' logs in their shards."""
 
     __slots__ = ("_data_dir", "_databases", "_rows_damaged", "_snapshot_calls", "_snapshots", "_space")
@@ -113,7 +115,7 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqliteDirectory):
     ) -> Commit:
         """Queue exchanges for the next group commit; see the protocol."""
         accepted = tuple(exchanges)
-        bodies = [sql.encode_exchange(exchange) for exchange in accepted]  # here: the caller's dicts may change
+        bodies = [encode_exchange(exchange) for exchange in accepted]  # here: the caller's dicts may change
 
         def work(batch: Batch) -> list[InboxRow]:
             data_key = self._keyring.find(vault).data_key
@@ -128,12 +130,11 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqliteDirectory):
     async def load_vault(self, vault: VaultRef, *, model_id: str) -> VaultImage:
         """Read one vault as of one moment; see the protocol."""
 
-        def read(connection: apsw.Connection) -> sql.Loaded:
+        def read(connection: apsw.Connection) -> Loaded:
             try:
                 found = self._keyring.find(vault)
             except NotFound:
-                empty = VaultImage(created_ms=0, memories=[], vectors={}, inbox=[], next_seq=1)
-                return sql.Loaded(image=empty, damaged=DamagedRows())
+                return empty_vault()
             return sql.load(connection, found, vault.number, model_id=model_id)
 
         loaded = await self._shard(vault).readers.run(read)

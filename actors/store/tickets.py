@@ -9,32 +9,36 @@ import copy
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import apsw
 import trio
 
 from models.errors import MemoryRouterError
 
 T = TypeVar("T")
 
-_PLACE_BITS = 20  # QUEUE_ROWS_LIMIT of models.store_settings is 2 ** 20
+PLACE_BITS = 20  # QUEUE_ROWS_LIMIT of models.store_settings is 2 ** 20
 
 
 class Batch:
-    """The transaction that a job runs in. Lives in the committer's thread, as long as the transaction."""
+    """The transaction that a job runs in. Lives in the committer's thread, as long as the transaction.
+
+    Attributes:
+        connection: the engine's own, with at least the methods of `actors.store.database.Connection`.
+        number: of the commit, which grows within the file or the partition.
+    """
 
     __slots__ = ("_rows", "connection", "number")
 
-    def __init__(self, connection: apsw.Connection, number: int) -> None:
+    def __init__(self, connection: Any, number: int) -> None:
         self.connection = connection
         self.number = number
         self._rows = 0
 
     def next_row_id(self) -> int:
-        """An id that grows in commit order within the file and is never used twice."""
+        """An id that grows in commit order within the file or partition and is never used twice."""
         place = self._rows
-        assert place < 1 << _PLACE_BITS, "one commit holds at most 2 ** 20 new rows"
+        assert place < 1 << PLACE_BITS, "one commit holds at most 2 ** 20 new rows"
         self._rows += 1
-        return self.number << _PLACE_BITS | place
+        return self.number << PLACE_BITS | place
 
 
 class Outcome(NamedTuple):
@@ -57,6 +61,7 @@ class Ticket(Generic[T]):
         after_commit: called in the committer's thread right after the commit, before anyone is told.
         on_durable: called in Trio's thread before any waiter runs; not called when the job failed.
         on_failed: called likewise, when the job failed.
+        part: the partition that it writes into; jobs of different ones do not share a transaction on PostgreSQL.
         queued_s: when it was queued, by `time.perf_counter`; 0 for work that the thread finds by itself.
     """
 
@@ -69,6 +74,7 @@ class Ticket(Generic[T]):
         "limited",
         "on_durable",
         "on_failed",
+        "part",
         "queued_s",
         "rows",
         "size_bytes",
@@ -85,6 +91,7 @@ class Ticket(Generic[T]):
         after_commit: Callable[[T], None] | None = None,
         on_durable: Callable[[T], None] | None = None,
         on_failed: Callable[[], None] | None = None,
+        part: int = 0,
     ) -> None:
         self.work = work
         self.rows = rows
@@ -93,6 +100,7 @@ class Ticket(Generic[T]):
         self.after_commit = after_commit
         self.on_durable = on_durable
         self.on_failed = on_failed
+        self.part = part
         self.limited = False
         self.queued_s = 0.0
         self._done = trio.Event()
@@ -133,11 +141,15 @@ class Chore:
         name: for the log.
         slice: does one bounded step in the committer's thread; True when nothing is left to do.
         on_finished: called in Trio's thread after the last slice is durable.
+        part: as of a `Ticket`.
     """
 
-    __slots__ = ("name", "on_finished", "slice")
+    __slots__ = ("name", "on_finished", "part", "slice")
 
-    def __init__(self, name: str, slice_: Callable[[Batch], bool], on_finished: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, slice_: Callable[[Batch], bool], on_finished: Callable[[], None], *, part: int = 0
+    ) -> None:
         self.name = name
         self.slice = slice_
         self.on_finished = on_finished
+        self.part = part

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import apsw
-
-from actors.store.connections import all_rows, one_row
+from actors.store.database import Connection, all_rows, one_row
 from models.usage import UsageCount
 
 _NAMES = {"account_number": "account", "day": "day", "key_number": "key", "model": "model"}
 _SUMS = tuple(name for name in UsageCount.__struct_fields__ if name not in _NAMES)
 _FIELDS = (*_NAMES, *_SUMS)
 _COLUMNS = ", ".join(f'"{_NAMES.get(name, name)}"' for name in _FIELDS)
-_ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
+_ADDED = ", ".join(f"{name} = usage.{name} + excluded.{name}" for name in _SUMS)
 _ADD = (
     f"INSERT INTO usage({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))}) "
     f"ON CONFLICT(account, day, key, model) DO UPDATE SET {_ADDED}"
@@ -25,12 +23,16 @@ _ADD = (
 
 
 def fold_usage(
-    connection: apsw.Connection, journal: str, number: int, counts: Sequence[UsageCount], last_used: Mapping[int, int]
+    connection: Connection, journal: str, number: int, counts: Sequence[UsageCount], last_used: Mapping[int, int]
 ) -> None:
     """Add the counts of one journal file, unless they are in already."""
     if number <= folded_through(connection, journal):
         return
-    connection.execute("INSERT OR REPLACE INTO usage_fold(journal, number) VALUES (?, ?)", (journal, number))
+    connection.execute(
+        "INSERT INTO usage_fold(journal, number) VALUES (?, ?) "
+        "ON CONFLICT(journal) DO UPDATE SET number = excluded.number",
+        (journal, number),
+    )
     connection.executemany(_ADD, [tuple(getattr(count, name) for name in _FIELDS) for count in counts])
     connection.executemany(
         "UPDATE key SET last_used_ms = ?1 WHERE number = ?2 AND coalesce(last_used_ms, -1) < ?1",
@@ -38,14 +40,14 @@ def fold_usage(
     )
 
 
-def folded_through(connection: apsw.Connection, journal: str) -> int:
+def folded_through(connection: Connection, journal: str) -> int:
     """The number of the last file of this journal that was folded; -1 before the first."""
     row = one_row(connection, "SELECT number FROM usage_fold WHERE journal = ?", (journal,))
     return -1 if row is None else int(row[0])
 
 
 def load_usage(
-    connection: apsw.Connection, account: int, *, key: int | None, first_day: int, last_day: int
+    connection: Connection, account: int, *, key: int | None, first_day: int, last_day: int
 ) -> list[UsageCount]:
     """Counts of an account, or of one of its keys, from one day through another."""
     condition = "" if key is None else "AND key = ? "
@@ -58,6 +60,6 @@ def load_usage(
     return [UsageCount(**dict(zip(_FIELDS, row, strict=True))) for row in rows]
 
 
-def prune_usage(connection: apsw.Connection, before_day: int) -> None:
+def prune_usage(connection: Connection, before_day: int) -> None:
     """Delete the counts of all days before this one."""
     connection.execute("DELETE FROM usage WHERE day < ?", (before_day,))

@@ -6,9 +6,7 @@ Pure of threads and of Trio: every function gets the connection that it works on
 
 from __future__ import annotations
 
-import apsw
-
-from actors.store.connections import all_rows, one_row
+from actors.store.database import Connection, all_rows, one_row
 from actors.store.keys import NOT_OVER
 from models.accounts import Retention, VaultRecord
 from models.errors import NotFound
@@ -18,7 +16,7 @@ _LIST = """SELECT number, account, shard, created_ms, retention_days,
     (SELECT count(*) FROM key WHERE key.vault = vault.number AND {not_over})
   FROM vault WHERE account = ? AND state = 0 AND number > ? {condition} ORDER BY number LIMIT ?"""
 _WITHOUT_KEYS = "AND open_keys = 0 AND NOT EXISTS (SELECT 1 FROM key WHERE key.vault = vault.number AND {not_over})"
-_NUMBERS = """SELECT shard, count(*), json_group_array(number) FROM vault
+_NUMBERS = """SELECT shard, count(*), '[' || string_agg(CAST(number AS text), ',') || ']' FROM vault
   WHERE account = ? AND state = 0 GROUP BY shard"""
 _RETENTIONS = """SELECT vault.number, shard, account, coalesce(vault.retention_days, account.retention_days)
   FROM vault JOIN account ON account.number = vault.account
@@ -27,7 +25,7 @@ _RETENTIONS = """SELECT vault.number, shard, account, coalesce(vault.retention_d
 
 
 def list_vaults(
-    connection: apsw.Connection, account: int, *, after: int, limit: int, without_keys: bool, now_ms: int
+    connection: Connection, account: int, *, after: int, limit: int, without_keys: bool, now_ms: int
 ) -> list[VaultRecord]:
     """Live vaults of an account behind a number, without their sizes."""
     not_over = NOT_OVER.format(now_ms=now_ms)
@@ -36,7 +34,7 @@ def list_vaults(
     return [_record(row) for row in all_rows(connection, statement, (account, after, limit))]
 
 
-def numbers_by_shard(connection: apsw.Connection, account: int) -> list[tuple[int, int, str]]:
+def numbers_by_shard(connection: Connection, account: int) -> list[tuple[int, int, str]]:
     """For each shard with live vaults of an account: its number, how many they are, and their numbers as JSON.
 
     One text instead of a row each: SQLite makes it without Python's lock, and so does it read it again.
@@ -44,12 +42,12 @@ def numbers_by_shard(connection: apsw.Connection, account: int) -> list[tuple[in
     return [(shard, count, numbers) for shard, count, numbers in all_rows(connection, _NUMBERS, (account,))]
 
 
-def count_vaults(connection: apsw.Connection) -> int:
+def count_vaults(connection: Connection) -> int:
     """Live vaults of all accounts."""
     return int(one_row(connection, "SELECT count(*) FROM vault WHERE state = 0")[0])
 
 
-def get_vault(connection: apsw.Connection, account: int, number: int, *, now_ms: int) -> VaultRecord:
+def get_vault(connection: Connection, account: int, number: int, *, now_ms: int) -> VaultRecord:
     """One live vault, without its size.
 
     Raises:
@@ -72,12 +70,12 @@ def _record(row: tuple[int, int, int, int, int | None, int]) -> VaultRecord:
     )
 
 
-def set_retention(connection: apsw.Connection, number: int, retention_days: int | None) -> None:
+def set_retention(connection: Connection, number: int, retention_days: int | None) -> None:
     """After how many days its memories are deleted."""
     connection.execute("UPDATE vault SET retention_days = ? WHERE number = ?", (retention_days, number))
 
 
-def list_retentions(connection: apsw.Connection, *, after: int, limit: int) -> list[Retention]:
+def list_retentions(connection: Connection, *, after: int, limit: int) -> list[Retention]:
     """Live vaults that keep their memories for a time only, behind a number."""
     return [
         Retention(vault=VaultRef(number=VaultNumber(number), shard=shard), account_number=account, days=days)
@@ -85,7 +83,7 @@ def list_retentions(connection: apsw.Connection, *, after: int, limit: int) -> l
     ]
 
 
-def live_vault(connection: apsw.Connection, account: int, number: int) -> VaultRef:
+def live_vault(connection: Connection, account: int, number: int) -> VaultRef:
     """The place of a live vault of an account.
 
     Raises:

@@ -18,9 +18,10 @@ from typing import Any
 import apsw
 
 from actors.store.ballast import DiskSpace
-from actors.store.connections import BUSY_TIMEOUT_MS, DATABASE_FAILURES, close, close_untouched, one_row
+from actors.store.connections import BUSY_TIMEOUT_MS, close, close_untouched
 from actors.store.counter import CommitCounter
 from actors.store.damage import behind_its_counter
+from actors.store.database import SQLITE_FAILURES, one_row
 from actors.store.migrations import schema_version
 from actors.store.tickets import Batch, Outcome, Ticket
 from models.errors import MemoryRouterError, ShardDamaged, StorageFull, StoreUnavailable
@@ -78,6 +79,10 @@ class Writer:
         self.damage = damage
         self.truncate_owed = False
         self.wal_bytes = 0
+
+    def groups(self, tickets: list[Ticket[Any]]) -> list[list[Ticket[Any]]]:
+        """All of them in one transaction."""
+        return [tickets] if tickets else []
 
     def commit(self, tickets: Sequence[Ticket[Any]]) -> list[Outcome]:
         """Run all jobs in one transaction; each outcome is durable or had no effect.
@@ -200,7 +205,7 @@ class Writer:
         connection.execute("SAVEPOINT job")
         try:
             result = ticket.work(batch)
-        except DATABASE_FAILURES:
+        except SQLITE_FAILURES:
             raise
         except Exception as error:  # the edge: a job's own failure is its waiter's, not its neighbours'
             connection.execute("ROLLBACK TO job")

@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.store.connections import one_row, open_reader
+from actors.store.connections import open_reader
 from actors.store.data_directory import META_FILE
+from actors.store.database import one_row
 from actors.store.sqlite import SqliteStore, open_store
 from actors.supervisor import Supervisor, open_supervisor
 from models.errors import Forbidden, NotFound, SetupError, Unauthenticated

@@ -52,7 +52,7 @@ def run(command: Callable[[], Awaitable[Result]]) -> Result:
 
 def server_key_file(settings: Settings) -> Path | None:
     """Where the server's key is, if not in the data directory."""
-    return Path(settings.store.server_key_file) if settings.store.server_key_file else None
+    return settings.store.key_path
 
 
 async def with_store(settings: Settings, data_dir: Path, use: Callable[[Directory], Awaitable[Result]]) -> Result:

@@ -52,3 +52,26 @@ def test_limits_are_bounded_above() -> None:
         StoreSettings(shards=65)
     with pytest.raises(SettingError, match="queue_rows_max"):
         StoreSettings(queue_rows_max=2**20 + 1)
+
+
+def test_the_place_of_the_store_is_one_of_two() -> None:
+    assert load_settings(None, {}).store.kind == "sqlite"
+    settings = load_settings(
+        None, {"MEMORYROUTER_STORE__KIND": "postgres", "MEMORYROUTER_STORE__URL": "postgresql://x"}
+    )
+    assert settings.store.kind == "postgres"
+    with pytest.raises(SettingError, match=r"store\.kind"):
+        load_settings(None, {"MEMORYROUTER_STORE__KIND": "mysql"})
+
+
+def test_the_url_is_never_shown() -> None:
+    settings = load_settings(None, {"MEMORYROUTER_STORE__URL": "postgresql://name:geheim@host/name"}).store
+    assert settings.url.reveal().endswith("geheim@host/name")
+    assert "geheim" not in repr(settings)
+
+
+def test_partitions_and_writers_are_bounded() -> None:
+    with pytest.raises(SettingError, match="parts"):
+        StoreSettings(parts=65_537)
+    with pytest.raises(SettingError, match="writer_threads"):
+        StoreSettings(writer_threads=65)

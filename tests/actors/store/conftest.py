@@ -1,4 +1,4 @@
-"""The stores that the conformance suites run on, SQLite and the in-memory twin, and a committer on its own."""
+"""The stores that the conformance suites run on: SQLite, PostgreSQL, the in-memory twin. And a committer on its own."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actors.store.committer import Committer, open_committer
 from actors.store.connections import open_writer
+from actors.store.postgres.store import open_postgres_store
 from actors.store.protocol import Store
 from actors.store.sqlite import open_store
 from models.ids import VaultRef
+from models.provider_settings import Secret
 from models.store_settings import StoreSettings
 from tests.actors.store import jobs
 from tests.actors.store.samples import new_account
 from tests.fakes.store import open_memory_store
+from tests.postgres import PARTS
 
-SETTINGS = StoreSettings(shards=2, queue_rows_max=10, ballast_bytes=0)
+SETTINGS = StoreSettings(shards=2, parts=PARTS, writer_threads=2, queue_rows_max=10, ballast_bytes=0)
 
 
 class Clock:
@@ -36,11 +40,20 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+def on_postgres(url: str, settings: StoreSettings = SETTINGS) -> StoreSettings:
+    """The same settings for the store in this database."""
+    return msgspec.structs.replace(settings, kind="postgres", url=Secret(url))
+
+
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
     if request.param == "sqlite":
         async with open_store(tmp_path, settings=SETTINGS, now_ms=clock) as sqlite_store:
             yield sqlite_store
+    elif request.param == "postgres":
+        settings = on_postgres(request.getfixturevalue("prepared_url"))
+        async with open_postgres_store(tmp_path, settings=settings, now_ms=clock) as postgres_store:
+            yield postgres_store
     else:
         async with open_memory_store(settings=SETTINGS, now_ms=clock) as memory_store:
             yield memory_store

@@ -8,7 +8,8 @@ from typing import Any
 
 import apsw
 
-from actors.store.connections import all_rows, open_writer
+from actors.store.connections import open_writer
+from actors.store.database import all_rows
 from models.store_settings import StoreSettings
 
 SETTINGS = StoreSettings(shards=2, ballast_bytes=0, scrub_interval_s=0)

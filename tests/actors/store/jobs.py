@@ -8,7 +8,8 @@ from pathlib import Path
 
 import apsw
 
-from actors.store.connections import all_rows, open_writer
+from actors.store.connections import open_writer
+from actors.store.database import all_rows
 from actors.store.migrations import SHARD_MIGRATIONS, migrate
 from actors.store.tickets import Batch
 from models.store_settings import StoreSettings

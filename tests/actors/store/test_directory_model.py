@@ -1,4 +1,4 @@
-"""Who opens what, after any history: the SQLite directory against its model, and against backups of its own past.
+"""Who opens what, after any history: the directory in SQL against its model, and SQLite's against its own backups.
 
 A history is a list of steps over a few accounts and keys; each step is done on both stores and must end alike. After
 each, every key that ever was opens the same vault, or nothing, in both. Restarts come anywhere. In the second test a
@@ -18,6 +18,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.store.postgres.store import PostgresStore, open_postgres_store
 from actors.store.protocol import Store
 from actors.store.restore import restore
 from actors.store.sqlite import SqliteStore, open_store
@@ -25,9 +26,10 @@ from models.accounts import AccountChange, Actor, KeyChange, VaultRecord
 from models.errors import MemoryRouterError
 from models.ids import hash_key
 from models.store_settings import StoreSettings
-from tests.actors.store.conftest import Clock
+from tests.actors.store.conftest import Clock, on_postgres
 from tests.fakes.memory_disk import MemoryDisk
 from tests.fakes.store import MemoryStore, open_memory_store
+from tests.postgres import emptied
 
 SETTINGS = StoreSettings(shards=2, ballast_bytes=0, scrub_interval_s=0)
 BY = Actor("key:1", account_number=1)
@@ -150,20 +152,24 @@ STEPS = st.one_of(
 class World:
     """The store, its model, and what they were asked to do."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, database: str | None) -> None:
         self.root = root
+        self.database = database
         self.clock = Clock()
         self.disk = MemoryDisk()
         self.hashes: list[bytes] = []
         self._stack = AsyncExitStack()
-        self.store: SqliteStore
+        self.store: SqliteStore | PostgresStore
         self.model: MemoryStore
 
     async def open(self) -> None:
         """Begin, or go on after a stop."""
-        self.store = await self._stack.enter_async_context(
-            open_store(self.root / "data", settings=SETTINGS, now_ms=self.clock)
-        )
+        if self.database is None:
+            opened: Any = open_store(self.root / "data", settings=SETTINGS, now_ms=self.clock)
+        else:
+            settings = on_postgres(self.database, SETTINGS)
+            opened = open_postgres_store(self.root / "data", settings=settings, now_ms=self.clock)
+        self.store = await self._stack.enter_async_context(opened)
         self.model = await self._stack.enter_async_context(
             open_memory_store(self.disk, settings=SETTINGS, now_ms=self.clock)
         )
@@ -237,9 +243,9 @@ async def provider_keys(store: Store) -> dict[tuple[int, str], str | None]:
 
 
 @asynccontextmanager
-async def open_world(root: Path) -> AsyncIterator[World]:
-    """A world with two accounts."""
-    world = World(root)
+async def open_world(root: Path, database: str | None = None) -> AsyncIterator[World]:
+    """A world with two accounts, on PostgreSQL if there is a database."""
+    world = World(root, database)
     await world.open()
     try:
         for _ in range(2):
@@ -249,9 +255,9 @@ async def open_world(root: Path) -> AsyncIterator[World]:
         await world.close()
 
 
-async def live_through(root: Path, steps: list[Step]) -> None:
+async def live_through(root: Path, steps: list[Step], database: str | None = None) -> None:
     """The first test."""
-    async with open_world(root) as world:
+    async with open_world(root, database) as world:
         for step in steps:
             await world.do(step)
             await world.check_keys()
@@ -268,11 +274,19 @@ def test_the_model_says_who_opens_what(steps: list[Step]) -> None:
         trio.run(live_through, Path(folder), steps)
 
 
+@settings(max_examples=EXAMPLES)
+@given(st.lists(STEPS, min_size=5, max_size=30))
+def test_the_model_says_who_opens_what_on_postgres(prepared_database: str, steps: list[Step]) -> None:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
+        trio.run(live_through, Path(folder), steps, emptied(prepared_database))
+
+
 async def go_back(root: Path, before: list[Step], after: list[Step]) -> None:
     """The second test."""
     async with open_world(root) as world:
         for step in before:
             await world.do(step)
+        assert isinstance(world.store, SqliteStore)
         await world.store.back_up(root / "backup")
         at_backup = await provider_keys(world.store)
         for step in after:

@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 from actors.store import accounts, audit, keys, provider_keys, usage_rows, vault_rows
-from actors.store.connections import all_rows
+from actors.store.database import all_rows
 from actors.store.migrations import META_MIGRATIONS, migrate
 from actors.store.seal import ServerKey
 from models.accounts import AuditFilter

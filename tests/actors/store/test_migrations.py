@@ -5,7 +5,7 @@ from __future__ import annotations
 import apsw
 import pytest
 
-from actors.store.connections import all_rows
+from actors.store.database import all_rows
 from actors.store.migrations import META_MIGRATIONS, SHARD_MIGRATIONS, Migration, migrate, schema_version
 from models.errors import SetupError
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.store.connections import all_rows, open_writer
+from actors.store.connections import open_writer
+from actors.store.database import all_rows
 from actors.store.seal import KEY_BYTES, DataKey, ServerKey, Table, load_server_key
 from actors.store.sqlite import open_store
 from models.errors import CorruptRow, SetupError

@@ -13,7 +13,8 @@ import trio
 import trio.testing
 
 from actors.store import shard as sql
-from actors.store.connections import Readers, all_rows, open_reader, open_writer
+from actors.store.connections import Readers, open_reader, open_writer
+from actors.store.database import all_rows
 from actors.store.keyring import KeyRing
 from actors.store.protocol import Commit
 from actors.store.seal import load_server_key

@@ -40,7 +40,9 @@ def contents(data_dir: Path) -> set[str]:
     return trio.run(search)
 
 
-@pytest.mark.parametrize("command", ["backup", "restore", "doctor", "rotate-server-key", "export", "import"])
+@pytest.mark.parametrize(
+    "command", ["backup", "restore", "doctor", "rotate-server-key", "migrate-store", "export", "import"]
+)
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert run_program([command, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: memoryrouter {command}")

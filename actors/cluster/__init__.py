@@ -1,0 +1,1 @@
+"""Who owns which partition: placement, membership by lease, takeover and hand-over. Knows no HTTP."""
