@@ -1,4 +1,4 @@
-"""The store of the settings' kind, and on PostgreSQL this node's place among the servers on the same database.
+"""On PostgreSQL: this node's place among the servers on the same database.
 
 One server on PostgreSQL is a cluster of one: there is no other way to own a partition. Owns the order: the store first,
 which owns nothing yet; then the vaults; then the cluster, whose partitions they are, so that it is left before them.
@@ -8,7 +8,6 @@ Must never import PostgreSQL's driver where the store is SQLite.
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,79 +16,23 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from actors.store.data_directory import lock_data_directory
 from actors.store.protocol import Store
-from actors.store.sqlite import open_store
 from actors.supervisor import Supervisor
-from models.errors import MemoryRouterError, NotOwner, SetupError
+from models.errors import MemoryRouterError, SetupError
 from models.ids import VaultRef
 from models.settings import Settings
+from router.configured_store import LateOwnership
 from router.forwarding import Forwarder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from actors.cluster.cluster import Cluster
-    from actors.store.postgres.ownership import Ownership
     from actors.store.postgres.store import PostgresStore
 
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
-
-
-class LateOwnership:
-    """Owns nothing until the node has joined. Implements `actors.store.postgres.ownership.Ownership`."""
-
-    def __init__(self) -> None:
-        self._joined: Ownership | None = None
-
-    def join(self, ownership: Ownership) -> None:
-        """From now on the cluster says what is owned."""
-        self._joined = ownership
-
-    @property
-    def owner(self) -> str:
-        """See `Ownership`."""
-        return "" if self._joined is None else self._joined.owner
-
-    def epoch_nowait(self, part: int) -> int:
-        """See `Ownership`."""
-        if self._joined is None:
-            raise NotOwner("This node has not joined the cluster yet.")
-        return self._joined.epoch_nowait(part)
-
-    def lost_nowait(self, part: int, epoch: int) -> None:
-        """See `Ownership`."""
-        if self._joined is not None:
-            self._joined.lost_nowait(part, epoch)
-
-
-@asynccontextmanager
-async def open_configured_store(settings: Settings, data_dir: Path, ownership: LateOwnership) -> AsyncIterator[Store]:
-    """The store that the settings name, for the length of the block.
-
-    Args:
-        ownership: of the partitions, on PostgreSQL.
-
-    Raises:
-        SetupError: the data directory, the database or the server key cannot be used.
-    """
-    key_file = settings.store.key_path
-    if settings.store.kind == "sqlite":
-        async with open_store(data_dir, settings=settings.store, server_key_file=key_file) as sqlite:
-            yield sqlite
-        return
-    from actors.store.postgres.store import open_postgres_store
-
-    lock = await trio.to_thread.run_sync(lock_data_directory, data_dir)
-    try:
-        async with open_postgres_store(
-            data_dir, settings=settings.store, ownership=ownership, server_key_file=key_file
-        ) as postgres:
-            yield postgres
-    finally:
-        os.close(lock)
 
 
 class Member:

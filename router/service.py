@@ -34,12 +34,13 @@ from actors.vault_actor import VaultLimits
 from models.embedding import TextEncoder
 from models.settings import Settings
 from models.settings_checks import exposure_warnings
-from router.admin import Administration, create_account
+from router.admin import Administration, first_account_key
 from router.admin_socket import SOCKET_NAME, open_admin_socket
 from router.app import create_app
 from router.body_budget import BudgetedBodies
-from router.clustering import LateOwnership, open_configured_store, open_member
+from router.clustering import open_member
 from router.components import Components, wall_clock_ms
+from router.configured_store import LateOwnership, open_configured_store
 from router.dashboard.gate import DashboardGate
 from router.early_replies import ReplyAfterRequest
 from router.embedding_models import open_configured_embedders
@@ -145,8 +146,9 @@ async def open_components(
         open_tracing(settings.tracing) as tracing,
         open_configured_store(settings, data_dir, ownership) as store,
     ):
-        if not await store.has_account():
-            announce(await create_account(store, created_ms=wall_clock_ms()))
+        account_key = await first_account_key(store, created_ms=wall_clock_ms())
+        if account_key is not None:
+            announce(account_key)
         async with (
             open_usage(store, UsageFiles(data_dir / usage_files.FOLDER), settings.usage, now_ms=wall_clock_ms) as usage,
             open_configured_embedders(settings, data_dir, encoder=encoder) as embedders,
@@ -172,6 +174,7 @@ async def open_components(
                 supervisor=supervisor,
                 retire=components.retire,
             ) as member:
+                components.cluster = None if member is None else member.cluster
                 components.forwarder = None if member is None else member.forwarder
                 yield components
 

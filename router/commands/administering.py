@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.commands.options import Result, load, run, server_key_file
+from router.commands.options import Result, load, run
 from router.commands.terminal import print_fields, print_json
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ async def _open_administration(settings: Settings, data_dir: Path) -> AsyncItera
     Raises:
         SetupError: there is no data directory, or another process uses it and does not answer.
     """
-    import trio
 
     from models.errors import SetupError
     from router.admin_socket import SOCKET_NAME, call_admin
@@ -108,16 +107,14 @@ async def _open_administration(settings: Settings, data_dir: Path) -> AsyncItera
     if await call_admin(data_dir / SOCKET_NAME, "ping", {}) is not None:
         yield beside_a_server
         return
-    from actors.store.data_directory import META_FILE  # from here on it takes half a server, and its time to import
-    from actors.store.sqlite import open_store
-    from router.admin import Administration
+    from router.admin import Administration  # from here on it takes half a server, and its time to import
     from router.components import wall_clock_ms
+    from router.configured_store import open_configured_store, require_files
     from router.upstream import open_upstream
 
-    if not await trio.Path(data_dir / META_FILE).is_file():  # a wrong directory must not become a data directory
-        raise SetupError(f"there is no data directory {data_dir}; run `memoryrouter init`, or name it by --data-dir.")
+    await require_files(settings, data_dir)
     async with (
-        open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store,
+        open_configured_store(settings, data_dir) as store,
         open_upstream(settings.providers.by_name) as upstream,
     ):
         yield Administration(store, settings, upstream, now_ms=wall_clock_ms).perform

@@ -23,6 +23,7 @@ from models.ids import Credential, VaultNumber, VaultRef, parse_key
 from models.settings import Settings
 from router.admin_socket import SOCKET_NAME, call_admin
 from router.commands.options import server_key_file
+from router.configured_store import require_sqlite
 from router.embedding_models import open_configured_embedders
 from router.service import vault_limits
 
@@ -66,6 +67,7 @@ async def open_house(settings: Settings, data_dir: Path) -> AsyncIterator[House]
     Raises:
         SetupError: there is none, or a server uses it.
     """
+    require_sqlite(settings, "its servers have the vaults; name one by --url")
     if not await trio.Path(data_dir / META_FILE).is_file():
         raise SetupError(f"there is no data directory {data_dir}; name it by --data-dir, or a server by --url.")
     if await call_admin(data_dir / SOCKET_NAME, "ping", {}) is not None:

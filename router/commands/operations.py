@@ -40,9 +40,12 @@ def backup(directory: Path, config: Path | None, data_dir: Path, *, as_json: boo
     What was acknowledged before the command began is in the backup. The server key is not: keep a copy of it elsewhere,
     since a backup can only be read with it.
     """
-    load(config)
+    settings = load(config)
     from actors.store.backup import back_up
     from router.components import wall_clock_ms
+    from router.configured_store import require_sqlite
+
+    require_sqlite(settings, "pg_dump or pg_basebackup copies it")
 
     with Progress("backed up", unit="bytes") as progress:
         manifest = back_up(data_dir, directory, now_ms=wall_clock_ms(), report=progress.show)
@@ -83,7 +86,9 @@ def restore(
     from actors.store import restore as restoring
     from actors.store.data_directory import META_FILE
     from router.components import wall_clock_ms
+    from router.configured_store import require_sqlite
 
+    require_sqlite(settings, "pg_restore or a base backup brings it back")
     has_data = (data_dir / META_FILE).exists()
     if has_data and not yes and sys.stdin.isatty():
         yes = click.confirm(f"Replace everything in {data_dir}?", abort=True, err=True)
@@ -135,7 +140,9 @@ def doctor(
     from actors.store.doctor import verify
     from actors.store.mending import accept_loss, repair
     from router.components import wall_clock_ms
+    from router.configured_store import require_sqlite
 
+    require_sqlite(settings, "pg_amcheck verifies it, and `memoryrouter cluster status` shows the servers")
     done: list[str] = []
     if accepts_loss:
         for loss in accept_loss(data_dir, now_ms=wall_clock_ms()):
@@ -209,7 +216,9 @@ def rotate_server_key(config: Path | None, data_dir: Path, *, as_json: bool, new
     from models.provider_settings import Secret
     from models.store_settings import StoreSettings
     from router.components import wall_clock_ms
+    from router.configured_store import require_sqlite
 
+    require_sqlite(settings, "its server key cannot be changed yet")
     secret = StoreSettings(server_key=Secret(new_key)).server_key_bytes() if new_key else None
     if secret is None and settings.store.server_key:
         raise SetupError(

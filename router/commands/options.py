@@ -56,8 +56,8 @@ def server_key_file(settings: Settings) -> Path | None:
 
 
 async def with_store(settings: Settings, data_dir: Path, use: Callable[[Directory], Awaitable[Result]]) -> Result:
-    """Do something with the store of a data directory that no server uses."""
-    from actors.store.sqlite import open_store
+    """Do something with the store of a data directory that no server uses, or that of a database."""
+    from router.configured_store import open_configured_store
 
-    async with open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store:
+    async with open_configured_store(settings, data_dir) as store:
         return await use(store)
