@@ -32,6 +32,7 @@ class Entry:
             aside. A later incarnation no longer finds them in the inbox once they are written out, yet must tell their
             caller the truth.
         scope: ends by erasure or by the deadline of the drain; no cancellation from outside reaches the actor.
+        store_failed: whether it was the store, not the vault, that brought the last incarnation down.
         closed: nothing more enters the mailbox.
         gone: the entry is no longer in the table.
     """
@@ -48,6 +49,7 @@ class Entry:
         "restarts",
         "rows_sent",
         "scope",
+        "store_failed",
         "suspects",
         "vault",
     )
@@ -63,6 +65,7 @@ class Entry:
         self.suspects = Counter[int]()
         self.hydrated: dict[int, Applied | None] = {}
         self.quarantined_until_s: float | None = None
+        self.store_failed = False
         self.scope = trio.CancelScope(shield=True)
         self.closed = trio.Event()
         self.gone = trio.Event()

@@ -17,7 +17,10 @@ from models.messages import Recall
 from models.text import embedding_text
 
 QUESTIONS_MAX = 16
-"""Chats of one vault that may be under way between their question and their exchange, the latest; each takes 1 kB."""
+"""Chats of one vault that may be under way between their question and their exchange, the latest."""
+
+CHARACTERS_MAX = 1_000
+"""Longer questions are several chunks when they are remembered; a shorter one takes 2 kB with its vector."""
 
 
 class RecentQuestions:
@@ -29,13 +32,19 @@ class RecentQuestions:
         self._vectors: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
 
     def note(self, question: Recall, *, model_id: str) -> None:
-        """This was asked; what was not embedded, by this model and as memories are, is passed over."""
+        """This was asked. Passed over is what was not embedded, by this model and as memories are, and what is long."""
         if question.meaning is None or question.model_id != model_id or not question.vector:
+            return
+        if len(question.meaning) > CHARACTERS_MAX:
             return
         self._vectors[question.meaning] = np.frombuffer(question.vector, dtype="<f4").astype("<f2")
         self._vectors.move_to_end(question.meaning)
         if len(self._vectors) > QUESTIONS_MAX:
             self._vectors.popitem(last=False)
+
+    def clear(self) -> None:
+        """Something may have been deleted: no word of it may stay behind here."""
+        self._vectors.clear()
 
     def take(self, memory: Memory) -> NDArray[np.float16] | None:
         """The vectors of a memory that was asked as a question, of shape (1, dims), if it is of one chunk."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from actors.restart import retry_delays
 from actors.store.protocol import Materialisation, VaultStore
-from models.errors import NotFound, StorageFull, StoreUnavailable
+from models.errors import NotFound, NotOwner, StorageFull, StoreUnavailable
 from models.ids import VaultRef
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,11 @@ class StepWriter:
             await self._arrived.wait()
 
     async def _write(self, step: Materialisation) -> None:
-        """Write one step: on a full disk until there is room, on a failing store `WRITE_ATTEMPTS_MAX` times."""
+        """Write one step: on a full disk until there is room, on a failing store `WRITE_ATTEMPTS_MAX` times.
+
+        While it is not certain who owns the vault it waits: what is in memory can still be read, and whoever finds that
+        another node has it ends the actor.
+        """
         delays = retry_delays()
         failures = 0
         while True:
@@ -116,7 +120,7 @@ class StepWriter:
                 return
             except NotFound:
                 return  # the vault was erased: nothing of it is kept, and the supervisor ends its actor
-            except (StorageFull, StoreUnavailable) as error:
+            except (NotOwner, StorageFull, StoreUnavailable) as error:
                 logger.warning("materialise_failed", extra={"vault": self._vault.number, "code": error.code})
                 failures += isinstance(error, StoreUnavailable)
                 if failures >= WRITE_ATTEMPTS_MAX:

@@ -38,6 +38,7 @@ from models.distributions import STEP_SECONDS, Distribution
 from models.errors import (
     DeadlineExceeded,
     MemoryRouterError,
+    NotFound,
     NotOwner,
     ShuttingDown,
     StoreUnavailable,
@@ -130,6 +131,11 @@ class Supervisor:
                 return await entry.mailbox.ask(message, timeout_s=remaining_s, times=times)
             except trio.ClosedResourceError:
                 await trio.lowlevel.checkpoint()  # it began to close meanwhile: look it up again
+            except NotFound:
+                async with self._erasing:  # perhaps it is just being replaced: the message means the one that comes
+                    pass
+                if self.current(vault) == entry.vault:
+                    raise
 
     async def pin(self, vault: VaultRef, weight: Weight | None = None, *, wait_room_s: float = 0.0) -> Pin:
         """Hold a vault in memory with a reserved place for one hand-over.

@@ -262,6 +262,7 @@ class VaultActor:
 
     async def _changed(self, change: Awaitable[Answer]) -> Answer:
         """What may change the vault; whether it succeeds or not, what there is to do is handed on."""
+        self._asked.clear()
         try:
             return await change
         finally:

@@ -20,10 +20,14 @@ from actors.metering import MemoryMeter
 from actors.store.protocol import Store
 from actors.vault_actor import VaultActor, VaultLimits
 from actors.working_set import WorkingSet
+from models.errors import NotOwner, ShardDamaged, StoreUnavailable
 from models.messages import Applied
 from models.settings import VaultSettings
 
 logger = logging.getLogger(__name__)
+
+STORE_REST_S = 2.0
+"""How long a vault that cannot be loaded or written rests: as long as a restart of the store takes, about."""
 
 ADMISSION_RETRY_S = 0.1
 ADMISSION_WAIT_MAX_S = 1.0
@@ -85,7 +89,11 @@ class VaultLives:
             actor = entry.actor = self._actor(entry, entry.embedder)
             await actor.run()
         except Exception as error:  # the edge of one vault: its crash must not touch the others
+            if is_only(NotOwner, error):
+                logger.info("vault_elsewhere", extra={"vault": entry.vault.number})
+                return True  # whoever asks for it next is told where it is
             self._note_crash(entry, error)
+            entry.store_failed = is_only(StoreUnavailable, error) and not is_only(ShardDamaged, error)
             return False
         self.counters["reloaded" if actor.reloads else "passivated"] += 1
         return not actor.reloads
@@ -128,14 +136,18 @@ class VaultLives:
         if entry.restarts.may_restart(now_s):
             return True
         rest_s = self._settings.quarantine_s
-        self.counters["quarantined"] += 1
-        logger.error("vault_quarantined", extra={"vault": entry.vault.number, "seconds": rest_s})
+        if entry.store_failed:  # nothing is wrong with the vault
+            rest_s = min(rest_s, STORE_REST_S)
+        else:
+            self.counters["quarantined"] += 1
+            logger.error("vault_quarantined", extra={"vault": entry.vault.number, "seconds": rest_s})
         entry.quarantined_until_s = now_s + rest_s
         with trio.move_on_after(rest_s) as rest:
             async for envelope in entry.mailbox.receive:
                 envelope.drop()  # nobody should wait for an answer that cannot come
         entry.quarantined_until_s = None
-        entry.restarts.reset()
+        if not entry.store_failed:
+            entry.restarts.reset()
         return rest.cancelled_caught
 
 
@@ -144,3 +156,10 @@ def root_cause(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return type(error).__name__
+
+
+def is_only(kind: type[BaseException], error: BaseException) -> bool:
+    """Whether an error, or each of those in its nested groups, is of this kind."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_only(kind, inner) for inner in error.exceptions)
+    return isinstance(error, kind)

@@ -190,8 +190,8 @@ class NotOwner(MemoryRouterError):
     status = 421
     code = "not_owner"
 
-    def __init__(self, message: str, *, owner_address: str = "", retry_after_s: int = 1) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+    def __init__(self, message: str, *, hint: str = "", owner_address: str = "") -> None:
+        super().__init__(message, hint=hint, retry_after_s=1)
         self.owner_address = owner_address
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.store.directory_protocol import Directory
 from models.accounts import OPERATOR, KeyRecord
-from models.errors import InvalidRequest, NotFound, SetupError
+from models.errors import Conflict, InvalidRequest, NotFound, SetupError
 from models.settings import Settings
 from models.version import VERSION
 from router.account_keys import AccountKeys, Retire, new_key, nothing_in_memory
@@ -30,13 +30,24 @@ async def create_account(directory: Directory, *, created_ms: int) -> str:
     Raises:
         SetupError: there is an account already.
     """
-    if await directory.has_account():
+    key = await first_account_key(directory, created_ms=created_ms)
+    if key is None:
         raise SetupError(
             "the data directory is initialised already.",
             hint="`memoryrouter keys replace-account-key` mends a lost account key.",
         )
+    return key
+
+
+async def first_account_key(directory: Directory, *, created_ms: int) -> str | None:
+    """The same; None if there is an account already, even if another server makes it at this moment."""
+    if await directory.has_account():
+        return None
     key, stored = new_key()
-    await directory.create_account(created_ms=created_ms, by=OPERATOR, **stored)
+    try:
+        await directory.create_account(created_ms=created_ms, by=OPERATOR, only_first=True, **stored)
+    except Conflict:
+        return None
     return key
 
 

@@ -100,6 +100,7 @@ async def open_member(
             beside.start_soon(_go_on, postgres, supervisor, new)
             scheme = "https" if settings.server.tls_certificate_file else "http"
             forwarder = Forwarder(cluster, token=postgres.node_token, scheme=scheme, tls=ssl.create_default_context())
+            beside.start_soon(forwarder.watch)
             try:
                 yield Member(cluster, forwarder)
             finally:

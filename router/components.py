@@ -17,6 +17,7 @@ from router.tracing import Traced, Untraced
 from router.usage import Meter
 
 if TYPE_CHECKING:
+    from actors.cluster.cluster import Cluster
     from actors.embedder import Embedder
     from actors.store.protocol import Store
     from actors.supervisor import Supervisor
@@ -44,8 +45,9 @@ class Components:
     """Everything a route may use."""
 
     __slots__ = (
-        "body_budget", "dashboard", "embedder", "forwarder", "limits", "meter", "metrics", "now_ms", "offload_limiter",
-        "quota", "readiness", "recaller", "rememberer", "settings", "store", "supervisor", "tracing", "upstream",
+        "body_budget", "cluster", "dashboard", "embedder", "forwarder", "limits", "meter", "metrics", "now_ms",
+        "offload_limiter", "quota", "readiness", "recaller", "rememberer", "settings", "store", "supervisor", "tracing",
+        "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -73,7 +75,8 @@ class Components:
         self.rememberer = rememberer
         self.metrics = metrics
         self.readiness = readiness
-        self.forwarder: Forwarder | None = None  # set once the node has joined its cluster, if there is one
+        self.cluster: Cluster | None = None  # this and the forwarder: once the node has joined, where there is one
+        self.forwarder: Forwarder | None = None
         self.tracing = tracing or Untraced()
         self.now_ms = now_ms
         self.limits = RequestLimits(settings.limits, clock=time.monotonic)

@@ -63,6 +63,12 @@ class Cluster(Protocol):
     async def hand_over(self) -> None:
         """Give everything to the others."""
 
+    def is_gone(self, address: str) -> bool:
+        """Whether the node at an address has let its lease end."""
+
+    async def wait_changed(self) -> None:
+        """Wait for another look at the cluster."""
+
 
 class Hop(msgspec.Struct, frozen=True):
     """What a node says beside a request that it sends on.
@@ -114,6 +120,7 @@ class Forwarder:
         self._token = token
         self._tls = tls
         self._nodes: dict[str, ProviderConnections] = {}
+        self._waiting: dict[trio.CancelScope, str] = {}
         self.counters = {"forwarded": 0, "redirected": 0, "failed": 0}
 
     def hop_of(self, headers: Mapping[str, str]) -> Hop | None:
@@ -203,16 +210,29 @@ class Forwarder:
         if request.caller is not None:
             beside.append((CALLER, base64.urlsafe_b64encode(msgspec.msgpack.encode(request.caller)).decode()))
         headers = [(name, value) for name, value in request.headers if name not in _NOT_SENT_ON]
+        answer = None
         try:
-            with trio.fail_after(ANSWER_TIMEOUT_S):
+            with trio.move_on_after(ANSWER_TIMEOUT_S) as waiting:
+                self._waiting[waiting] = address
                 answer = await node.ask(request.method, request.target, headers=[*headers, *beside], body=request.body)
-        except NotReached:
-            raise
-        except (CallFailed, trio.TooSlowError):
+        except CallFailed as error:
+            if isinstance(error, NotReached):
+                raise
+        finally:
+            del self._waiting[waiting]
+        if answer is None:
             self.counters["failed"] += 1
-            raise StoreUnavailable("The vault's node did not answer.", retry_after_s=1) from None
+            raise StoreUnavailable("The vault's node did not answer.", retry_after_s=1)
         self.counters["forwarded"] += 1
         return answer
+
+    async def watch(self) -> None:
+        """Give up waiting for nodes that are gone, until cancelled: a frozen one keeps its connections for ever."""
+        while True:
+            await self._cluster.wait_changed()
+            for waiting, address in self._waiting.items():
+                if self._cluster.is_gone(address):
+                    waiting.cancel(reason="the node is gone")
 
     async def _next_address(self, part: int, *, after: str) -> str:
         """Where the partition is when another look at the cluster has been had; it may have come to this node.

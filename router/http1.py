@@ -87,6 +87,13 @@ def _fault(status: int) -> Fault:
     return Fault(status, code, sentence, hint)
 
 
+def _without_upgrade(request: h11.Request) -> h11.Request:
+    """The same request, of which Hypercorn will not make a WebSocket: no route has one, and a handshake that it cannot
+    read would keep the connection without any deadline."""
+    headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+    return h11.Request(method=request.method, target=request.target, headers=headers, http_version=request.http_version)
+
+
 def fault_body(fault: Fault) -> bytes:
     """The JSON of a refusal, as our own routes write errors."""
     hint = {"hint": fault.hint} if fault.hint else {}
@@ -128,23 +135,28 @@ class Requests(TaskGroup):
 
 
 class StrictHttp1(H11Protocol):
-    """Hypercorn's HTTP/1.1 without its ways to HTTP/2, with stricter heads, and with words in its refusals."""
+    """Hypercorn's HTTP/1.1 without its ways to other protocols, with stricter heads, and with words in its refusals."""
 
+    connection: h11.Connection  # never one of Hypercorn's for WebSockets
     refused: Callable[[int], None] = staticmethod(lambda _: None)
     _unsent = b""
     _is_chunked = False
 
     async def _check_protocol(self, event: Any) -> None:
-        """No upgrade: a request that asks for one is served as it is, as RFC 9110, section 7.8, allows."""
+        """No upgrade to HTTP/2: a request that asks for one is served as it is, as RFC 9110, section 7.8, allows."""
 
     async def _create_stream(self, request: Any) -> None:
         headers = list(request.headers)
         fault = fault_of(headers, target=request.target, version=request.http_version)
         # h11 bounds only heads that have not come to their end; one that comes all at once it takes whatever its size.
-        head_bytes = len(request.target) + sum(len(name) + len(value) for name, value in headers)
+        head_bytes = len(request.method) + len(request.target) + sum(len(name) + len(value) for name, value in headers)
         if head_bytes > self.config.h11_max_incomplete_size:
             fault = _fault(431)
         if fault is None:
+            if any(name == b"upgrade" for name, _ in headers):
+                request = _without_upgrade(request)
+                # Else h11 takes nothing more after the request until it is answered, not even that the client leaves.
+                self.connection._cstate.pending_switch_proposals.clear()
             await super()._create_stream(request)
             return
         await self._refuse(fault, with_body=request.method != b"HEAD")

@@ -269,7 +269,9 @@ class Answer:
 class _Connection:
     """One connection and where h11 is on it."""
 
-    __slots__ = ("_body", "_socket", "_unread", "idle_since_s", "is_at_end", "is_deaf", "quick", "stream", "wire")
+    __slots__ = (
+        "_body", "_records", "_socket", "_unread", "idle_since_s", "is_at_end", "is_deaf", "quick", "stream", "wire",
+    )  # fmt: skip
 
     def __init__(self, stream: trio.abc.Stream, plain: trio.abc.Stream) -> None:
         self.stream = stream
@@ -281,9 +283,16 @@ class _Connection:
         self._body: Body = SizedBody(0)
         self._unread = b""
         self._socket: Any = getattr(plain, "socket", None)
+        self._records: Any = getattr(stream, "_incoming", None)  # of TLS: Trio has no public way to ask for it
 
     def has_input(self) -> bool:
-        """Whether something has come that nobody asked for: as a rule, that the provider has hung up."""
+        """Whether something has come that nobody asked for: as a rule, that the provider has hung up.
+
+        Below TLS, it may have come in one read with an answer, and wait where the socket does not show it: taken for
+        the answer to the next call, it might be somebody else's.
+        """
+        if self._records is not None and self._records.pending:
+            return True
         if self._socket is None:
             return False
         waiting = select.poll()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from router.cluster_figures import unowned_parts
+
 if TYPE_CHECKING:
     from router.components import Components
 
@@ -75,6 +77,8 @@ def watch_readiness(components: Components) -> None:
     readiness.watch("embedder", lambda: _embedder(components))
     readiness.watch("vaults", lambda: _vaults(components))
     readiness.watch("upstream", lambda: _upstream(components))
+    if components.settings.store.kind == "postgres":
+        readiness.watch("cluster", lambda: _cluster(components))
 
 
 def _store(components: Components) -> PartState:
@@ -114,4 +118,15 @@ def _upstream(components: Components) -> PartState:
     suspended = sum(numbers["breaker_open"] for numbers in components.upstream.statistics().values())
     if suspended:
         return PartState("degraded", f"{suspended} providers failed repeatedly and are left alone for now")
+    return READY
+
+
+def _cluster(components: Components) -> PartState:
+    if components.cluster is None:
+        return PartState("not ready", "this node has not joined the cluster")
+    if components.cluster.statistics()["lease_remaining_s"] <= 0:
+        return PartState("not ready", "the lease is over: PostgreSQL does not answer, or another node has this name")
+    unowned = len(unowned_parts(components.cluster))
+    if unowned:
+        return PartState("degraded", f"{unowned} partitions have no owner: their vaults answer 503 until they have one")
     return READY

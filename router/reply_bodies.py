@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from router.head_lines import NAME
+
 HEAD_BYTES_MAX = 100 * 1024
 """Of a chunk's own head, and of what follows the last one."""
 
 _SIZE = rb"([0-9A-Fa-f]{1,20})[ \t]*(?:;[^\r\n]*)?\r\n"
 _FIRST_HEAD = re.compile(_SIZE)
 _NEXT_HEAD = re.compile(rb"\r\n" + _SIZE)
-_TRAILER = re.compile(rb"(?:[^\x00\r\n:]+:[^\x00\r\n]*\r?\n)*\r?\n")
+_TRAILER = re.compile(rb"(?:" + NAME + rb":[^\x00\n\v\f\r]*\r?\n)*\r?\n")
 _BLANK_LINE = re.compile(rb"(?:\A|\n)\r?\n")
 
 

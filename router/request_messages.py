@@ -36,14 +36,19 @@ class RequestMessages:
         self._when_over: Callable[[], object] | None = None
 
     async def put(self, message: Message) -> None:
-        """Add a message. The last one, that the client has left or the reply is out, finds room in any case."""
+        """Add a message. The last one, that the client has left or the reply is out, finds room in any case, and who
+        waits with another one is let go: whether anybody still receives is no concern of the connection's next request.
+        """
         if message["type"] == "http.disconnect":
             self._is_over = True
+            self._room.unpark_all()
             if self._when_over is not None:
                 self._when_over()
         else:
-            while len(self._messages) >= self._messages_max:
+            while len(self._messages) >= self._messages_max and not self._is_over:
                 await self._room.park()
+            if self._is_over:
+                return
             self._body_bytes += len(message["body"])
             self._is_whole = not message["more_body"]
         self._messages.append(message)

@@ -221,7 +221,8 @@ async def _work_beside(components: Components, scope: trio.CancelScope) -> None:
     loop goes round, and deleting what has expired."""
     with scope:
         async with trio.open_nursery() as tasks:
-            tasks.start_soon(components.supervisor.resume)
+            if components.cluster is None:  # a cluster does it for each partition that comes
+                tasks.start_soon(components.supervisor.resume)
             tasks.start_soon(beat)
             tasks.start_soon(components.metrics.measure_lag)
             await delete_expired(

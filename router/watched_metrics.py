@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from router.cluster_figures import cluster_statistics
 from router.metrics import Group, Rows
 from router.process_metrics import PROCESS, read_process
 
@@ -175,6 +176,34 @@ DASHBOARD = Group(
     ("sessions", "memoryrouter_dashboard_sessions", "gauge", "Browsers that are signed in to the dashboard."),
 )
 
+CLUSTER = Group(
+    (),
+    ("parts_owned", "memoryrouter_cluster_parts_owned", "gauge", "Partitions that this node owns."),
+    ("parts_awaited", "memoryrouter_cluster_parts_awaited", "gauge", "Partitions that others are to give up to it."),
+    ("parts_moving", "memoryrouter_cluster_parts_moving", "gauge", "Partitions that come to this node or leave it."),
+    ("parts_unowned", "memoryrouter_cluster_parts_unowned", "gauge", "Partitions without a living owner, last seen."),
+    ("nodes_alive", "memoryrouter_cluster_nodes_alive", "gauge", "Nodes whose lease lasted, last seen."),
+    (
+        "lease_remaining_s", "memoryrouter_cluster_lease_remaining_seconds", "gauge",
+        "What is left of this node's lease as it counts itself; 0 once it is over.",
+    ),
+    ("beat_seconds", "memoryrouter_cluster_heartbeat_seconds", "histogram", "One renewal of this node's lease."),
+    ("failures", "memoryrouter_cluster_heartbeats_failed_total", "counter", "Renewals without an answer."),
+    ("lapses", "memoryrouter_cluster_leases_lapsed_total", "counter", "Leases of this node that ran out."),
+    ("acquisitions", "memoryrouter_cluster_acquisitions_total", "counter", "Partitions that this node has taken."),
+    ("takeovers", "memoryrouter_cluster_takeovers_total", "counter", "Of them, those whose owner had died."),
+    ("hand_overs", "memoryrouter_cluster_hand_overs_total", "counter", "Partitions that it gave up in good order."),
+    ("losses", "memoryrouter_cluster_losses_total", "counter", "Partitions that it lost without handing them over."),
+    ("interrupted", "memoryrouter_cluster_interrupted_total", "counter", "Connections broken for want of an answer."),
+)  # fmt: skip
+
+FORWARDING = Group(
+    (),
+    ("forwarded", "memoryrouter_forwarded_requests_total", "counter", "Requests sent on, by answers of other nodes."),
+    ("redirected", "memoryrouter_forwarded_redirected_total", "counter", "Of them, those that named another owner."),
+    ("failed", "memoryrouter_forwarded_failed_total", "counter", "Requests whose vault was not reached: 503."),
+)
+
 READINESS = Group(
     ("part",),
     ("ready", "memoryrouter_part_ready", "gauge", "1 for a part that is ready, 0.5 if it serves less, 0 if it fails."),
@@ -203,6 +232,8 @@ def watch_parts(components: Components, usage: UsageJournal | None) -> None:
     page.watch(LIMITS, lambda: [((), components.limits.statistics())])
     page.watch(BODIES, lambda: [((), _bodies(components))])
     page.watch(DASHBOARD, lambda: [((), components.dashboard.sessions.statistics())])
+    page.watch(CLUSTER, lambda: [((), numbers) for numbers in cluster_statistics(components)])
+    page.watch(FORWARDING, lambda: [] if components.forwarder is None else [((), components.forwarder.counters)])
     page.watch(READINESS, lambda: [((part,), {"ready": value}) for part, value in _readiness(components)])
     page.watch(TRACES, lambda: [((), components.tracing.statistics())])
     page.watch(PROCESS, lambda: [((), read_process())])
@@ -212,7 +243,8 @@ def _store_files(components: Components) -> Rows:
     statistics, settings = components.store.statistics(), components.settings.store
     bounds = {"queue_rows_max": settings.queue_rows_max, "queue_bytes_max": settings.queue_bytes_max}
     files = {"meta": statistics["meta"]}
-    files |= {f"shard-{number}": numbers for number, numbers in enumerate(statistics["shards"])}
+    name = "shard" if settings.kind == "sqlite" else "writer"
+    files |= {f"{name}-{number}": numbers for number, numbers in enumerate(statistics["shards"])}
     return [((file,), {**numbers, **bounds}) for file, numbers in files.items()]
 
 

@@ -112,6 +112,25 @@ class PostgresServer:
         """kill -9 of all that it consists of."""
         self.stop(signal.SIGKILL)
 
+    def standby(self, folder: Path, **settings: str) -> PostgresServer:
+        """A copy of this server in a folder that is still to be made; once started, it follows until it is promoted."""
+        folder.mkdir(mode=0o755)
+        if os.geteuid() == 0:
+            shutil.chown(folder, user="nobody")
+        _run(["pg_basebackup", "-D", str(folder / "data"), "-d", self.url(), "-R", "-c", "fast", "--no-sync"])
+        return PostgresServer(folder, **{**self._settings, **settings})
+
+    def wait_for_standbys(self) -> None:
+        """Acknowledge nothing from now on that no standby has, of which one must follow already."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """Make a standby take writes, and wait until it does."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            assert connection.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
+
     def _children(self) -> list[int]:
         threads = Path(f"/proc/{self.pid}/task").glob("*/children")
         return [int(child) for thread in threads for child in thread.read_text().split()]

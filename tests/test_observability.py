@@ -109,7 +109,7 @@ def test_the_dashboard_has_its_rows_and_asks_the_chosen_data_source() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
 
-    assert rows == ["Traffic", "Latency", "Memory and recall", "Providers", "Store and queues", "Process"]
+    assert rows == ["Traffic", "Latency", "Memory and recall", "Providers", "Store and queues", "Cluster", "Process"]
     assert (variables["datasource"]["type"], variables["datasource"]["query"]) == ("datasource", "prometheus")
     assert DASHBOARD["schemaVersion"] >= 38  # Grafana 10
     for panel in PANELS:

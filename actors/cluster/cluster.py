@@ -115,6 +115,15 @@ class Cluster:
                 await self._steps.changed.wait()
         return self.owner_of(part)
 
+    def is_gone(self, address: str) -> bool:
+        """Whether the node at an address had let its lease end, or had left, at the last look."""
+        nodes = self._sighting.view.nodes.values() if self._sighting else ()
+        return bool(nodes) and not any(node.alive and node.address == address for node in nodes)
+
+    async def wait_changed(self) -> None:
+        """Wait for the next look at the tables, or a step of this node."""
+        await self._steps.changed.wait()
+
     async def wait_settled(self) -> None:
         """Wait until this node has what placement gives it, and nothing else."""
         while not self.settled:
@@ -149,17 +158,21 @@ class Cluster:
     async def hand_over(self) -> None:
         """Give every partition to the others, in an orderly way, and take none. The server still answers meanwhile.
 
-        The others are told first, so that each partition is without an owner only as long as its vaults need. Harmless
-        to repeat.
+        The others are told first, so that each partition is without an owner only as long as its vaults need. When this
+        returns they have also looked once more, and send nothing here any longer. Harmless to repeat.
         """
+        told = False
         if self._steps.taking:
             self._steps.taking = self._settled = False
             self._steps.tell_changed()
             self._reachable = await self._announce()
             candidates = self._sighting.view.candidates() if self._sighting else ()
-            if any(candidate.node_id != self._me for candidate in candidates) and self.ownership.held():
+            told = any(candidate.node_id != self._me for candidate in candidates) and bool(self.ownership.held())
+            if told:
                 await trio.sleep(self._notice_s)
         await self._steps.move_all(reachable=self._reachable)
+        if told and self._reachable:
+            await trio.sleep(self._notice_s)
 
     def abandon(self) -> None:
         """Stop without a word to anybody, as a crash does: the lease ends by itself. For tests and measurements."""

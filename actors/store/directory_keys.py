@@ -20,6 +20,7 @@ from actors.store.keys import LiveKey, NewKey
 from actors.store.meta_jobs import Effects, MetaJobs
 from actors.store.vault_rows import live_vault
 from models.accounts import SERVER, AccountChange, AccountRecord, Actor, KeyChange, KeyRecord
+from models.errors import Conflict
 from models.ids import Principal, VaultNumber, VaultRef
 from models.key_limits import NO_OWN_LIMITS, KeyLimits
 
@@ -39,12 +40,21 @@ class SqlKeys(MetaJobs):
         return await self._read_meta(account_rows.has_account)
 
     async def create_account(
-        self, *, key_hash: bytes, shown: str, created_ms: int, name: str = "", by: Actor = SERVER
+        self,
+        *,
+        key_hash: bytes,
+        shown: str,
+        created_ms: int,
+        name: str = "",
+        by: Actor = SERVER,
+        only_first: bool = False,
     ) -> Principal:
         """A new account with its account key; see the protocol."""
         key = _account_key(key_hash, shown=shown, created_ms=created_ms)
 
         def work(connection: Connection, effects: Effects) -> Principal:
+            if only_first and account_rows.has_account(connection):
+                raise Conflict("There is an account already.")
             account = account_rows.insert_account(connection, name=name, created_ms=created_ms)
             audit = partial(add_entry, connection, at_ms=created_ms, account=account, by=by)
             audit("account.created", f"account:{account}")

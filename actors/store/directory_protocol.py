@@ -48,11 +48,22 @@ class AccountDirectory(Protocol):
         """Whether the first start has happened."""
 
     async def create_account(
-        self, *, key_hash: bytes, shown: str, created_ms: int, name: str = "", by: Actor = SERVER
+        self,
+        *,
+        key_hash: bytes,
+        shown: str,
+        created_ms: int,
+        name: str = "",
+        by: Actor = SERVER,
+        only_first: bool = False,
     ) -> Principal:
         """A new account with its account key and that key's own vault.
 
+        Args:
+            only_first: only if there never was an account: of several servers that start at once, one makes it.
+
         Raises:
+            Conflict: there is one already, with `only_first`.
             InvalidRequest: this key exists already.
         """
 

@@ -16,6 +16,7 @@ from models.ids import Principal, parse_key
 from models.times import format_time
 from models.version import VERSION
 from router.auth import Caller
+from router.cluster_figures import cluster_shown
 from router.components import Components
 from router.dashboard.assets import STATIC, Asset, Assets, load_assets
 from router.dashboard.callers import live_session, note_signed_in, require_own_page
@@ -61,6 +62,7 @@ def dashboard_routes(components: Components) -> Blueprint:
     figures = _FiguresApi(components)
     routes.get(f"{API}/overview")(figures.overview)
     routes.get(f"{API}/settings")(figures.settings)
+    routes.get(f"{API}/cluster")(figures.cluster)
     routes.get(f"{API}/requests/<request_id>")(figures.chat)
     return routes
 
@@ -203,6 +205,13 @@ class _FiguresApi:
         caller = await self._caller()
         is_operator = caller.principal.account_number == OPERATOR_ACCOUNT
         return json_response(shown_settings(self._parts.settings, is_operator=is_operator))
+
+    async def cluster(self) -> Response:
+        """The servers on this server's database; for the operator's account only."""
+        caller = await self._caller()
+        if caller.principal.account_number != OPERATOR_ACCOUNT:
+            raise Forbidden("The cluster is the operator's.", hint="Sign in with a key of the first account.")
+        return json_response(await cluster_shown(self._parts))
 
     async def chat(self, request_id: str) -> Response:
         """What a chat of this session did with memory."""

@@ -21,7 +21,7 @@ from actors.vault import Vault
 from actors.vault_limits import ANALYSED_INLINE_MAX, VaultLimits
 from models.ids import Access, VaultRef
 from models.memory import Exchange, InboxRow, Message
-from models.messages import Recall, Scope
+from models.messages import Forget, Recall, Scope
 from models.rendering import ContextItem, header, render_context
 from models.times import local_time
 from router.options import MemoryOptions
@@ -206,6 +206,17 @@ async def test_a_question_of_another_reading_than_memories_is_embedded_again_as_
         house.embedder.reads_alike = False
         vault = await house.new_vault()
         await asked_of(house, vault, "Where is my bone?")
+        await house.remember(vault, "Where is my bone?")
+        await wait_all_tasks_blocked()
+    assert encoder.encoded == [["Where is my bone?"]] * 2
+
+
+async def test_nothing_of_a_question_stays_behind_when_something_is_deleted() -> None:
+    encoder = CountingEncoder()
+    async with open_house(encoder=encoder) as house:
+        vault = await house.new_vault()
+        await asked_of(house, vault, "Where is my bone?")
+        await house.supervisor.ask(vault, Forget("any"), timeout_s=PATIENCE_S)
         await house.remember(vault, "Where is my bone?")
         await wait_all_tasks_blocked()
     assert encoder.encoded == [["Where is my bone?"]] * 2

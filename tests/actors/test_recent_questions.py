@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actors.recent_questions import QUESTIONS_MAX, RecentQuestions
+from actors.recent_questions import CHARACTERS_MAX, QUESTIONS_MAX, RecentQuestions
 from models.memory import Memory
 from models.messages import Recall, Scope
 
@@ -53,13 +53,24 @@ def test_a_memory_of_several_chunks_or_of_none_has_vectors_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "passed_over",
-    [question("Why?"), question("Why?", 1, model_id="other"), question("Why?", 1, meaning=False)],
-    ids=["not embedded", "of another model", "with another prefix"],
+    [
+        question("Why?"),
+        question("Why?", 1, model_id="other"),
+        question("Why?", 1, meaning=False),
+        question("y" * (CHARACTERS_MAX + 1), 1),
+    ],
+    ids=["not embedded", "of another model", "with another prefix", "too long for one chunk"],
 )
 def test_what_was_not_embedded_as_a_memory_would_be_is_passed_over(passed_over: Recall) -> None:
     asked = RecentQuestions()
     asked.note(passed_over, model_id="m")
-    assert asked.take(whole("Why?")) is None
+    assert asked.take(whole(passed_over.text)) is None
+
+
+def test_a_question_may_be_as_long_as_a_chunk() -> None:
+    asked = RecentQuestions()
+    asked.note(question("y" * CHARACTERS_MAX, 1), model_id="m")
+    assert asked.take(whole("y" * CHARACTERS_MAX)) is not None
 
 
 def test_only_the_latest_are_kept() -> None:

@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from models.errors import (
+    NotOwner,
     StoreUnavailable,
     VaultQuarantined,
     VaultUnavailable,
@@ -207,6 +208,35 @@ async def test_few_crashes_over_a_long_time_do_not_lead_to_quarantine(autojump_c
             await crash(house, vault)
             await trio.sleep(6)
         assert (await house.stats(vault)).memories == 0
+
+
+async def test_a_vault_that_the_store_brought_down_rests_for_a_moment_only(autojump_clock: MockClock) -> None:
+    """Nothing is wrong with it: it is there again soon after the store is."""
+    async with open_house(restarts_max=1, restart_window_s=600.0, quarantine_s=600.0) as house:
+        vault = await house.new_vault()
+        house.store.refusing["load_vault"] = StoreUnavailable("no")
+        for _ in range(5):
+            with pytest.raises(VaultUnavailable):
+                await house.supervisor.ask(vault, Barrier(), timeout_s=20)
+        del house.store.refusing["load_vault"]
+        await trio.sleep(3)
+        assert (await house.stats(vault)).memories == 0
+        assert house.supervisor.statistics()["quarantined"] == 0
+
+
+async def test_a_vault_that_nobody_may_write_can_be_read_and_is_written_later(autojump_clock: MockClock) -> None:
+    """The lease of its node is over, and no other node has come."""
+    async with open_house(restarts_max=0) as house:
+        vault = await house.new_vault()
+        await house.remember(vault, "an apple")
+        house.store.refusing["materialise"] = NotOwner("the lease is over")
+        await house.remember(vault, "a pear")
+        await trio.sleep(600)
+        assert sorted(await house.found(vault)) == ["a pear", "an apple"]
+        del house.store.refusing["materialise"]
+        await trio.sleep(60)
+        assert house.stored(vault) == ["an apple", "a pear"]
+        assert house.supervisor.statistics()["crashed"] == 0
 
 
 async def test_nobody_waits_out_a_quarantine(autojump_clock: MockClock) -> None:

@@ -16,6 +16,7 @@ from models.errors import (
     StoreUnavailable,
     VaultUnavailable,
 )
+from models.ids import VaultRef
 from models.messages import Forget, Forgotten, Scope
 from tests.actors.house import Gate, crash, exchange, open_house
 from tests.fakes.memory_disk import MemoryDisk
@@ -47,10 +48,34 @@ async def test_a_vault_that_is_not_in_memory_can_be_erased_and_an_erased_one_aga
         assert len(house.store.disk.vaults) == 2  # the account's own and this one
 
 
+async def test_a_deletion_that_meets_an_erasure_is_about_the_new_vault(autojump_clock: MockClock) -> None:
+    """The store has destroyed the old vault's key already, and the supervisor does not know of the new one yet."""
+    async with open_house() as house:
+        vault = await house.new_vault()
+        await house.remember(vault, "a secret", session_id="s")
+        held, told = trio.Event(), trio.Event()
+        replace = house.store.replace_vault
+
+        async def replaced(*args: Any, **named: Any) -> VaultRef:
+            successor = await replace(*args, **named)
+            held.set()
+            await told.wait()
+            return successor
+
+        house.store.replace_vault = replaced  # type: ignore[method-assign]  # as slow as a disk may be
+        async with trio.open_nursery() as callers:
+            callers.start_soon(house.supervisor.erase, vault)
+            await held.wait()
+            callers.start_soon(partial(house.supervisor.ask, vault, Forget("s"), timeout_s=5))
+            await wait_all_tasks_blocked()
+            told.set()
+        assert await house.found(vault) == []
+
+
 async def test_two_may_erase_a_vault_at_once(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         vault = await house.new_vault()
-        await house.remember(vault, "a secret")
+        await house.remember(vault, "a secret", session_id="s")
         async with trio.open_nursery() as callers:
             for _ in range(2):
                 callers.start_soon(house.supervisor.erase, vault)
@@ -61,7 +86,7 @@ async def test_two_may_erase_a_vault_at_once(autojump_clock: MockClock) -> None:
 async def test_an_exchange_pinned_before_an_erasure_lands_in_the_new_vault(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         vault = await house.new_vault()
-        await house.remember(vault, "a secret")
+        await house.remember(vault, "a secret", session_id="s")
         with await house.supervisor.pin(vault) as pin:
             await house.supervisor.erase(vault)
             receipt = pin.submit([exchange("said afterwards")])

@@ -51,9 +51,9 @@ def unpacked(cache: Path) -> Path:
     return cache / BINARY.read_bytes()[-TRAILER_LENGTH:][:NAME_LENGTH].decode()
 
 
-def run(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Run it in an environment with its cache folder and nothing else."""
-    environment = {"MEMORYROUTER_UNPACK_DIR": str(cache)}
+def run(*arguments: str, cache: Path, settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it in an environment with its cache folder, these settings and nothing else."""
+    environment = {"MEMORYROUTER_UNPACK_DIR": str(cache), **(settings or {})}
     return subprocess.run(
         [BINARY, *arguments], env=environment, cwd="/", capture_output=True, text=True, timeout=300, check=False
     )
@@ -112,6 +112,13 @@ def test_commands_work_and_mistakes_have_their_code(cache: Path, tmp_path: Path)
     assert run("config", cache=cache).stdout == (ROOT / "config.toml").read_text(encoding="utf-8")
     assert run("completion", "bash", cache=cache).returncode == 0
     assert run("nonsense", cache=cache).returncode == 2
+
+
+def test_it_brings_the_driver_of_postgresql(cache: Path, postgres_url: str, tmp_path: Path) -> None:
+    settings = {"MEMORYROUTER_STORE__KIND": "postgres", "MEMORYROUTER_STORE__URL": postgres_url}
+    done = run("init", "--data-dir", str(tmp_path / "node"), "--json", cache=cache, settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["account_key"].startswith("mk_")
 
 
 def test_benchmarks_start_servers_of_their_own(cache: Path) -> None:

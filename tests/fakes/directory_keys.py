@@ -22,9 +22,18 @@ class MemoryKeys(MemoryChanges):
         return bool(self.state.accounts)
 
     async def create_account(
-        self, *, key_hash: bytes, shown: str, created_ms: int, name: str = "", by: Actor = SERVER
+        self,
+        *,
+        key_hash: bytes,
+        shown: str,
+        created_ms: int,
+        name: str = "",
+        by: Actor = SERVER,
+        only_first: bool = False,
     ) -> Principal:
         def change(state: DirectoryState) -> Principal:
+            if only_first and state.accounts:
+                raise Conflict("There is an account already.")
             number = len(state.accounts) + 1
             state.accounts[number] = StoredAccount(number=number, name=name, created_ms=created_ms)
             state.add_entry("account.created", f"account:{number}", at_ms=created_ms, account=number, by=by)

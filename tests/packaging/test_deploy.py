@@ -112,7 +112,7 @@ def test_the_container_installs_by_hash_and_only_what_is_locked() -> None:
     installs = [command for command in words_of(build, "RUN") if "pip install" in command]
     assert installs == [
         f"{LOCKED}build.txt",
-        f"HNSWLIB_NO_NATIVE=1 {LOCKED}tracing.txt",
+        f"HNSWLIB_NO_NATIVE=1 {LOCKED}tracing.txt --requirement requirements/postgres.txt",
         f"{PIP}--no-index --no-deps --no-build-isolation .",
     ]
 
@@ -120,7 +120,8 @@ def test_the_container_installs_by_hash_and_only_what_is_locked() -> None:
 def test_the_container_is_built_from_all_that_the_wheel_is_built_from() -> None:
     build, _ = stages()
     copied = {source for words in words_of(build, "COPY") for source in words.split()[:-1]}
-    assert copied - {"requirements/build.txt", "requirements/tracing.txt"} == set(BUILT)
+    locks = {f"requirements/{name}.txt" for name in ("build", "postgres", "tracing")}
+    assert copied - locks == set(BUILT)
     assert all((ROOT / source).exists() for source in copied)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,9 @@ from hypercorn.trio.worker_context import EventWrapper
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from router.http1 import Connection, fault_of
-from tests.router.test_server import SETTINGS, read_until, running
+from router.server import serve_app
+from tests.patience import PATIENCE_S
+from tests.router.test_server import SETTINGS, App, Receive, Scope, Send, read_until, running
 
 HOST = b"Host: x\r\n"
 
@@ -90,10 +93,13 @@ async def test_a_head_that_is_too_long_names_its_setting() -> None:
     assert "server.header_max_bytes" in msgspec.json.decode(body)["hint"]
 
 
-async def test_a_head_that_is_too_long_is_refused_also_when_it_comes_in_one_piece() -> None:
+@pytest.mark.parametrize("large", ["method", "target", "value"])
+async def test_a_head_that_is_too_long_is_refused_also_when_it_comes_in_one_piece(large: str) -> None:
     """Before anything is known to be missing, nothing is too long for h11."""
-    head = b"GET / HTTP/1.1\r\n" + HOST + b"Large: " + b"x" * SETTINGS.header_max_bytes + b"\r\n\r\n"
-    status, _, _ = await answer_to(head)
+    parts = {"method": "G", "target": "/", "value": "x"}
+    parts[large] += "x" * SETTINGS.header_max_bytes
+    head = "{method} {target} HTTP/1.1\r\nHost: x\r\nLarge: {value}\r\n\r\n".format_map(parts)
+    status, _, _ = await answer_to(head.encode())
 
     assert status == 431
 
@@ -124,14 +130,51 @@ async def test_what_follows_a_refused_request_is_not_served() -> None:
         b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
         b"Upgrade: h2c\r\n",
         b"Connection: Upgrade\r\nUpgrade: TLS/1.3\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
     ],
 )
 async def test_an_upgrade_to_another_protocol_is_not_taken_up(upgrade: bytes) -> None:
-    """The request is served as it is."""
-    status, headers, body = await answer_to(b"GET / HTTP/1.1\r\n" + HOST + upgrade + b"\r\n")
+    """The request is served as it is, and so is the next one on its connection."""
+    request = b"GET / HTTP/1.1\r\n" + HOST + upgrade + b"\r\n"
+    status, headers, body = await answer_to(request)
 
     assert (status, body) == (200, b"end")
     assert "upgrade" not in headers
+    async with running() as server, await server.connect() as stream:
+        for _ in range(2):
+            await stream.send_all(request)
+            assert (await read_until(stream, b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+class _Patient(App):
+    """An application that answers nobody and waits until its client has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.left = trio.Event(), trio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        self.asked.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left.set()
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"], ids=["plain", "with an upgrade"])
+async def test_who_leaves_before_the_reply_is_noticed(nursery: trio.Nursery, upgrade: bytes) -> None:
+    """Some clients ask for HTTP/2 with their first request, and wait for it no longer than others."""
+    app, shutdown = _Patient(), trio.Event()
+    with trio.fail_after(PATIENCE_S):
+        address = await nursery.start(partial(serve_app, app, SETTINGS, shutdown_trigger=shutdown.wait))
+        async with await trio.open_tcp_stream(address.host, address.port) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\n" + HOST + upgrade + b"\r\n")
+            await app.asked.wait()
+        await app.left.wait()
+        shutdown.set()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from router.provider_connections import (
     OpenStream,
     ProviderConnections,
 )
+from tests.fakes.certificates import SelfSigned
 from tests.patience import PATIENCE_S
 
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -178,6 +181,60 @@ async def test_a_connection_that_the_provider_has_closed_is_not_used_again(nurse
     await connections.aclose()
     assert connections.open == 0
     nursery.cancel_scope.cancel()
+
+
+class Holding(trio.abc.Stream):
+    """A stream whose writes leave together, when it reads."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._held = b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._held += bytes(data)
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        held, self._held = self._held, b""
+        await self._stream.send_all(held)
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_what_nobody_asked_for_is_no_answer_over_tls_either(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A second answer in the same read, but in a record of its own: the next call opens another connection."""
+    own = SelfSigned(tmp_path)
+    theirs_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs_tls.load_cert_chain(own.certificate, own.key)
+    opened: list[trio.abc.Stream] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        secured = trio.SSLStream(Holding(stream), theirs_tls, server_side=True, https_compatible=True)
+        with suppress(trio.BrokenResourceError):
+            while await secured.receive_some():
+                await secured.send_all(HELLO)
+                await secured.send_all(HELLO.replace(b"hello", b"other"))
+
+    async def open_stream(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        ours, theirs = memory_stream_pair()
+        opened.append(ours)
+        nursery.start_soon(serve, theirs)
+        return ours
+
+    connections = ProviderConnections(
+        "https://127.0.0.1/v1", own.client(), connect_timeout_s=60, write_timeout_s=60, open_stream=open_stream
+    )
+    with trio.fail_after(PATIENCE_S):
+        for number in range(3):
+            assert await read(await ask(connections)) == [b"hello"]
+            assert len(opened) == number + 1
+        await connections.aclose()
 
 
 async def test_what_came_together_leaves_together(nursery: trio.Nursery) -> None:

@@ -86,6 +86,9 @@ def test_what_is_damaged_is_no_end_where_h11_sees_none(
         b"5 5\r\nhello",
         b"\r\n5\r\n",
         b"0\r\nno field\r\n\r\n",
+        b"0\r\na b: c\r\n\r\n",
+        b"0\r\n a: b\r\n\r\n",
+        b"0\r\na: \x00\r\n\r\n",
     ],
 )
 def test_what_is_no_chunk_breaks_the_body(damaged: bytes) -> None:

@@ -37,6 +37,19 @@ async def test_who_puts_more_than_there_is_room_for_waits(nursery: trio.Nursery)
         assert await messages.receive() == part(b"b")
 
 
+async def test_who_waits_for_room_is_let_go_when_the_request_is_over(nursery: trio.Nursery) -> None:
+    """Its task reads the connection, where the next request may be: nobody may ever receive of this one again."""
+    messages = RequestMessages(1)
+    await messages.put(part(b"a"))
+    nursery.start_soon(messages.put, part(b"", more=False))
+    await wait_all_tasks_blocked()
+    assert nursery.child_tasks
+    await messages.put(LEFT)
+    await wait_all_tasks_blocked()
+    assert not nursery.child_tasks
+    assert [await messages.receive(), await messages.receive()] == [part(b"a"), LEFT]
+
+
 async def test_who_receives_waits_for_the_next_message(nursery: trio.Nursery) -> None:
     messages, received = RequestMessages(1), []
 

@@ -32,6 +32,7 @@ WRITER_IDLE_IN_TRANSACTION_S = 2.0
 """For writers: a frozen node must not hold the lock on its partition's row, which a takeover waits for."""
 
 _PREPARED_MAX = 512
+_NEEDS_BIGINT = 1 << 40
 _DEFAULTS: dict[str, str | int] = {
     "application_name": "memoryrouter",
     "connect_timeout": CONNECT_TIMEOUT_S,
@@ -344,12 +345,21 @@ def _psycopg() -> Any:
 
 @functools.cache
 def _adapters() -> Any:
-    """psycopg's types, but whole numbers are always bigint: one prepared statement for all of them."""
+    """psycopg's types, but whole numbers are always bigint, in lists too: one prepared statement for all of them."""
     import psycopg
+    from psycopg.types.array import ListBinaryDumper
     from psycopg.types.numeric import Int8BinaryDumper
+
+    class ListDumper(ListBinaryDumper):
+        """psycopg takes the smallest type that holds the first list, and keeps it for lists that it does not hold."""
+
+        def _find_list_element(self, L: list[Any], format: Any) -> Any:  # noqa: N803 - psycopg's names
+            found = super()._find_list_element(L, format)
+            return _NEEDS_BIGINT if type(found) is int else found
 
     adapters = psycopg.adapt.AdaptersMap(psycopg.adapters)
     adapters.register_dumper(int, Int8BinaryDumper)
+    adapters.register_dumper(list, ListDumper)
 
     class Context:
         """What psycopg asks for its adapters."""

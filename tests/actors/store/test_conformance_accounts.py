@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 import pytest
+import trio
 
 from actors.store.protocol import Store, StoreSize
 from models.accounts import OPERATOR, AccountChange, AccountRecord, AccountSize, Actor, Retention
@@ -30,6 +32,25 @@ async def test_accounts_are_listed_with_their_keys_and_vaults(store: Store, cloc
     assert await store.get_account(2) == found[1]
     with pytest.raises(NotFound):
         await store.get_account(3)
+
+
+async def test_of_several_that_would_make_the_first_account_one_does(store: Store) -> None:
+    """Servers that start on one database at the same moment."""
+    made: list[bytes] = []
+
+    async def make(name: bytes) -> None:
+        with suppress(Conflict):
+            await store.create_account(key_hash=name, shown="mk_a", created_ms=5, only_first=True)
+            made.append(name)
+
+    async with trio.open_nursery() as starting:
+        for name in (b"a", b"b", b"c"):
+            starting.start_soon(make, name)
+    (key_hash,) = made
+    assert await store.find_key(key_hash) is not None
+    assert [account.live_keys for account in await store.list_accounts()] == [1]
+    await new_account(store, "mk_second")
+    assert len(await store.list_accounts()) == 2
 
 
 async def test_a_switched_off_accounts_keys_open_nothing_from_the_next_look_up_on(store: Store, clock: Clock) -> None:

@@ -98,6 +98,7 @@ const ICONS = {
   playground: "M3 4.5h14v9H9l-3.5 3v-3H3zM6.5 8h7M6.5 10.5h4",
   usage: "M3 17h14M5.5 14V9M10 14V4M14.5 14v-7",
   settings: "M3 6h8M15 6h2M3 14h2M9 14h8M13 8a2 2 0 1 0 0-4 2 2 0 0 0 0 4zM7 16a2 2 0 1 0 0-4 2 2 0 0 0 0 4z",
+  cluster: "M7.5 3h5v4h-5zM3 13h5v4H3zM12 13h5v4h-5zM10 7v3M5.5 13v-3h9v3",
   audit: "M5 3h10v14H5zM7.5 7h5M7.5 10h5M7.5 13h3",
   copy: "M7 7h9v9H7zM4 13V4h9",
   clock: "M10 17a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM10 6v4.2l2.8 1.8",

@@ -8,7 +8,7 @@ import { currentPath, href, startRouter } from "./router.js";
 import { show as showSignIn } from "./screens/sign-in.js";
 import { currentTheme, nextTheme, setTheme } from "./theme.js";
 
-/** Screens by their place below `/dashboard`; those with `label` stand in the navigation. */
+/** Screens by their place below `/dashboard`; those with `label` stand in the navigation, `operator`: in the operator's. */
 const ROUTES = [
   { path: "/", label: "Overview", icon: "overview", load: () => import("./screens/overview.js") },
   { path: "/keys", label: "Keys", icon: "keys", load: () => import("./screens/keys.js") },
@@ -17,6 +17,7 @@ const ROUTES = [
   { path: "/playground", label: "Playground", icon: "playground", load: () => import("./screens/playground.js") },
   { path: "/usage", label: "Usage", icon: "usage", load: () => import("./screens/usage.js") },
   { path: "/providers", label: "Providers", icon: "providers", load: () => import("./screens/providers.js") },
+  { path: "/cluster", label: "Cluster", icon: "cluster", operator: true, load: () => import("./screens/cluster.js") },
   { path: "/audit", label: "Audit log", icon: "audit", load: () => import("./screens/audit.js") },
   { path: "/settings", label: "Settings", icon: "settings", load: () => import("./screens/settings.js") },
 ];
@@ -48,7 +49,7 @@ function enterSignIn(reason = "") {
 function enterApp() {
   stop();
   const main = h("main", { id: "content", class: "content", tabindex: "-1" });
-  const links = ROUTES.filter((route) => route.label).map(navigationLink);
+  const links = ROUTES.filter((route) => route.label && (!route.operator || currentSession().is_operator)).map(navigationLink);
   const frame = h("div", { class: "frame" }, sidebar(links), main);
   replace(app, h("a", { class: "skip-link", href: "#content", onclick: (event) => skipTo(event, main) }, "Skip to the content"), frame);
   let first = true;

@@ -26,6 +26,18 @@ export function simpleTable({ caption, columns, rows, rowClass }) {
   return wrap(caption, tableOf(caption, columns, body));
 }
 
+/** Draw a table again only where it says something else, so that a reader's selection and focus stay. `none`: said of no rows. */
+export function refill(place, what) {
+  const now = JSON.stringify(what.rows);
+  if (place.dataset.shown === now) return;
+  place.dataset.shown = now;
+  const scrolled = place.querySelector(".table-wrap");
+  const focused = scrolled !== null && scrolled === document.activeElement;
+  const fresh = what.rows.length ? simpleTable(what) : h("p", { class: "muted" }, what.none ?? "Nothing to tell yet.");
+  replace(place, fresh);
+  if (focused) fresh.focus();
+}
+
 function tableOf(caption, columns, body) {
   const head = columns.map((column) => h("th", { scope: "col", class: classOf(column) }, column.hideLabel ? hidden(column.label) : column.label));
   return h("table", { class: "table" }, h("caption", { class: "visually-hidden" }, caption), h("thead", null, h("tr", null, head)), body);

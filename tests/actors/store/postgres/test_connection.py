@@ -43,6 +43,14 @@ def test_what_is_written_is_read(connection: PostgresConnection) -> None:
     assert connection.total_changes() == 2
 
 
+def test_lists_of_small_numbers_may_come_before_lists_of_large_ones(connection: PostgresConnection) -> None:
+    connection.executemany("INSERT INTO thing VALUES (?)", [(1,), (70_000,), (1 << 40,)])
+    statement = "SELECT number FROM thing WHERE number = ANY(?) ORDER BY number"
+    for numbers in ([1], [1], [1], [70_000], [1, 1 << 40], []):
+        assert connection.execute(statement, (numbers,)).fetchall() == [(number,) for number in numbers]
+    assert connection.execute("SELECT ? || '{b}'::text[]", (["a"],)).fetchall() == [(["a", "b"],)]
+
+
 def test_copy_writes_rows_in_binary(connection: PostgresConnection) -> None:
     rows = [(number, "name", bytes([number])) for number in range(100)]
     connection.copy_rows("thing", ("number", "name", "body"), rows)

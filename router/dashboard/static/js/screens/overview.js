@@ -8,7 +8,7 @@ import { bytes, decimal, duration, milliseconds, number, percent, short, time } 
 import { isAbort, poll } from "../live.js";
 import { href } from "../router.js";
 import { firstSteps } from "../snippets.js";
-import { simpleTable } from "../tables.js";
+import { refill } from "../tables.js";
 
 export const title = "Overview";
 
@@ -231,16 +231,4 @@ function machine() {
       started = at;
     },
   };
-}
-
-/** Draw a table again only where it says something else, so that a reader's selection and focus stay. */
-function refill(place, what) {
-  const now = JSON.stringify(what.rows);
-  if (place.dataset.shown === now) return;
-  place.dataset.shown = now;
-  const scrolled = place.querySelector(".table-wrap");
-  const focused = scrolled !== null && scrolled === document.activeElement;
-  const fresh = what.rows.length ? simpleTable(what) : h("p", { class: "muted" }, "Nothing to tell yet.");
-  replace(place, fresh);
-  if (focused) fresh.focus();
 }
