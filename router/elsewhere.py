@@ -19,6 +19,7 @@ from router.auth import Caller
 from router.components import Components
 from router.dashboard.gate import browser_request
 from router.forwarding import OWNER, AnswerPieces, Hop, KnownCaller, Request, headers_back, target_of_path
+from router.passing_through import is_upload
 from router.quart_app import take_body
 from router.streaming import PulledBody, exits
 
@@ -50,7 +51,8 @@ async def check_here(components: Components, caller: Caller, hop: Hop | None) ->
         NotOwner: it does not; the request will be sent on by `answer_elsewhere`.
     """
     forwarder = components.forwarder
-    if forwarder is None:
+    scope: Any = request.scope
+    if forwarder is None or is_upload(scope):  # a file for a provider needs no vault, and is held by nobody
         return
     try:
         stale_s = await forwarder.check_here(caller.principal.vault, hop)

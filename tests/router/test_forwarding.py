@@ -48,6 +48,23 @@ async def test_streams_pass_unbuffered_and_are_stored_by_the_owner(tmp_path: Pat
                 assert await at(nodes[0], user).contents("dog called Rex") == {"my dog is called Rex", "Hello there."}
 
 
+async def test_a_file_for_a_provider_stays_where_it_came(tmp_path: Path, postgres_url: str) -> None:
+    """It needs no vault, and may be larger than what one node would hold for another."""
+    async with open_fake_provider() as provider:
+        providers = settings_for(provider.settings()).providers
+        async with open_nodes(tmp_path, postgres_url, "a", "b", providers=providers) as nodes:
+            for user in await users(nodes[0], 4):
+                for node in nodes:
+                    answer = await node.http.post(
+                        "/v1/audio/transcriptions",
+                        data={"model": "openai/whisper-1"},
+                        files={"file": ("a.wav", b"RIFF")},
+                        headers={"authorization": f"Bearer {user.key}"},
+                    )
+                    assert answer.status_code == 200
+                    assert answer.headers["x-upstream-request-id"] == "req-1", "the provider's, not another node's"
+
+
 async def test_limits_are_those_of_one_server_however_requests_are_spread(tmp_path: Path, postgres_url: str) -> None:
     limits = LimitSettings(requests_per_minute=1, requests_burst=5)
     async with open_nodes(tmp_path, postgres_url, "a", "b") as plain:
