@@ -23,6 +23,7 @@ import trio
 
 from actors.embedder import Embedder
 from actors.embedders import Embedders
+from actors.emptied import Addressed, nothing_left
 from actors.entry import Entry
 from actors.inbox_lag import ONE, InboxLag, Weight
 from actors.mailbox import Mailbox, TurnTimes
@@ -116,6 +117,8 @@ class Supervisor:
     ) -> Any:
         """Send a message to a vault and return its reply, hydrating the vault if need be.
 
+        What is about memories that there are never reaches the vault that took this one's place.
+
         Args:
             times: filled in on the way.
 
@@ -125,6 +128,8 @@ class Supervisor:
         """
         deadline = trio.current_time() + timeout_s
         while True:
+            if isinstance(message, Addressed) and self.current(vault) != vault:
+                return nothing_left(message)
             entry = await self._entry(vault, deadline)
             try:
                 remaining_s = max(0.0, deadline - trio.current_time())
@@ -132,10 +137,9 @@ class Supervisor:
             except trio.ClosedResourceError:
                 await trio.lowlevel.checkpoint()  # it began to close meanwhile: look it up again
             except NotFound:
-                async with self._erasing:  # perhaps it is just being replaced: the message means the one that comes
-                    pass
-                if self.current(vault) == entry.vault:
-                    raise
+                async with self._erasing:  # perhaps the vault is just being replaced
+                    if self.current(vault) == entry.vault:
+                        raise
 
     async def pin(self, vault: VaultRef, weight: Weight | None = None, *, wait_room_s: float = 0.0) -> Pin:
         """Hold a vault in memory with a reserved place for one hand-over.

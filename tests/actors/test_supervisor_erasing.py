@@ -12,12 +12,23 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors import supervisor as supervisor_module
 from models.errors import (
+    NotFound,
     StorageFull,
     StoreUnavailable,
     VaultUnavailable,
 )
 from models.ids import VaultRef
-from models.messages import Forget, Forgotten, Scope
+from models.messages import (
+    ChangeMemory,
+    Forget,
+    ForgetMatching,
+    ForgetMemory,
+    Forgotten,
+    GetMemory,
+    MemoryChange,
+    Scope,
+)
+from models.selection import MemoryFilter
 from tests.actors.house import Gate, crash, exchange, open_house
 from tests.fakes.memory_disk import MemoryDisk
 
@@ -48,13 +59,24 @@ async def test_a_vault_that_is_not_in_memory_can_be_erased_and_an_erased_one_aga
         assert len(house.store.disk.vaults) == 2  # the account's own and this one
 
 
-async def test_a_deletion_that_meets_an_erasure_is_about_the_new_vault(autojump_clock: MockClock) -> None:
-    """The store has destroyed the old vault's key already, and the supervisor does not know of the new one yet."""
+@pytest.mark.parametrize(
+    "deletion",
+    [
+        Forget("s"),
+        ForgetMatching(MemoryFilter(words="secret")),
+        ForgetMatching(MemoryFilter(words="secret"), last_seq=1),
+    ],
+    ids=["of a session", "of what matches", "in its second part"],
+)
+async def test_a_deletion_that_meets_an_erasure_deletes_nothing_of_the_new_vault(
+    autojump_clock: MockClock, deletion: Forget | ForgetMatching
+) -> None:
+    """Whether the store has destroyed the old vault's key already, or the new one is known: all that was is gone."""
     async with open_house() as house:
         vault = await house.new_vault()
         await house.remember(vault, "a secret", session_id="s")
         held, told = trio.Event(), trio.Event()
-        replace = house.store.replace_vault
+        replace, answers = house.store.replace_vault, []
 
         async def replaced(*args: Any, **named: Any) -> VaultRef:
             successor = await replace(*args, **named)
@@ -62,14 +84,36 @@ async def test_a_deletion_that_meets_an_erasure_is_about_the_new_vault(autojump_
             await told.wait()
             return successor
 
+        async def delete() -> None:
+            answers.append(await house.supervisor.ask(vault, deletion, timeout_s=5))
+
         house.store.replace_vault = replaced  # type: ignore[method-assign]  # as slow as a disk may be
         async with trio.open_nursery() as callers:
             callers.start_soon(house.supervisor.erase, vault)
             await held.wait()
-            callers.start_soon(partial(house.supervisor.ask, vault, Forget("s"), timeout_s=5))
+            callers.start_soon(delete)
             await wait_all_tasks_blocked()
             told.set()
-        assert await house.found(vault) == []
+        await house.remember(vault, "another secret", session_id="s")
+        await delete()
+        assert [answer.count for answer in answers] == [0, 0]
+        assert await house.found(vault) == ["another secret"]
+
+
+@pytest.mark.parametrize(
+    "message", [GetMemory(1), ForgetMemory(1), ChangeMemory(1, MemoryChange(content="x"), now_ms=1)]
+)
+async def test_a_number_of_an_erased_vault_means_nothing_in_the_new_one(
+    autojump_clock: MockClock, message: GetMemory | ForgetMemory | ChangeMemory
+) -> None:
+    async with open_house() as house:
+        vault = await house.new_vault()
+        await house.remember(vault, "a secret")
+        await house.supervisor.erase(vault)
+        await house.remember(vault, "something else")
+        with pytest.raises(NotFound):
+            await house.supervisor.ask(vault, message, timeout_s=5)
+        assert await house.found(vault) == ["something else"]
 
 
 async def test_two_may_erase_a_vault_at_once(autojump_clock: MockClock) -> None:
