@@ -121,6 +121,10 @@ class Client(Reader):
         new = self.world.tell(vault, any_session(self.random) if moves else old.session, tag=old.tag)
         body = {"content": self.text(new), **({"session_id": session_name(new.session)} if moves else {})}
         new.changed, new.began_ms, old.at_risk = True, old.began_ms, True
+        new.request_id = (
+            old.request_id
+        )  # now: an undo of that request may be under way, or begin before this is answered
+        self.world.ledger.suspect(new)
         permit = self.world.permit(vault, 0, whole=True, sent=frozenset({new.number}))
         allowed = asker.reads and asker.writes
         vault.changing |= {old.number, new.number}

@@ -159,11 +159,15 @@ class Ledger:
             next(self._numbers),
             account=account, vault=vault, session=session, generation=generation, began=self.now(), tag=tag,
         )  # fmt: skip
-        told.at_risk = any(deletion.possible(told) for deletion in self.deletions_of(vault))
+        self.suspect(told)
         self._told[told.number] = told
         self._by_vault.setdefault(vault, []).append(told)
         self._unsettled.add(told)
         return told
+
+    def suspect(self, told: Told) -> None:
+        """Look whether a deletion under way may hit it."""
+        told.at_risk = told.at_risk or any(deletion.possible(told) for deletion in self.deletions_of(told.vault))
 
     def settle(self, told: Told, *, stored: bool, request_id: str | None = None) -> None:
         """It was acknowledged, or refused for good: then nobody will ever see it."""
