@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from quart import Request, Response, Websocket, g, has_request_context, request, websocket
+from quart import Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
 from models.errors import InvalidRequest, MemoryRouterError, MethodNotAllowed, NotFound, NotOwner, TooLarge
@@ -91,24 +91,19 @@ def _add_error_handlers(app: App, components: Components) -> None:
     @app.errorhandler(Exception)
     async def handle_bug(error: Exception) -> Response:
         components.metrics.errors.increment(MemoryRouterError.code)
-        log_event("request_failed", level=logging.ERROR, path=_asked().path, error=describe_error(error))
+        log_event("request_failed", level=logging.ERROR, path=request.path, error=describe_error(error))
         return error_response(MemoryRouterError("Internal server error.", hint="The server's log says more."))
 
 
 def error_response(error: MemoryRouterError) -> Response:
     """An error in the format of the current request's path."""
-    path = _asked().path
+    path = request.path
     return Response(
         error_body(error, path),
         error_status(error, path),
         headers={**getattr(g, "response_headers", {}), **error_headers(error)},
         content_type="application/json",
     )
-
-
-def _asked() -> Request | Websocket:
-    """What is being answered. A WebSocket finds no route here, and its refusal comes this way too."""
-    return request if has_request_context() else websocket
 
 
 def translate(error: HTTPException, *, body_max_bytes: int) -> MemoryRouterError:
@@ -120,11 +115,11 @@ def translate(error: HTTPException, *, body_max_bytes: int) -> MemoryRouterError
     match error.code:
         case 404:
             return NotFound(
-                f"There is no {_asked().method} {_asked().path[:200]}.", hint="See the README for the routes."
+                f"There is no {request.method} {request.path[:200]}.", hint="See the README for the routes."
             )
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
-            return MethodNotAllowed(f"{_asked().method} is not allowed here.", hint=f"Allowed: {allowed}.")
+            return MethodNotAllowed(f"{request.method} is not allowed here.", hint=f"Allowed: {allowed}.")
         case 413:
             return TooLarge("The request is too large.")
         case code if code is not None and 400 <= code < 500:

@@ -233,6 +233,11 @@ class Forwarder:
             for waiting, address in self._waiting.items():
                 if self._cluster.is_gone(address):
                     waiting.cancel(reason="the node is gone")
+            for address, node in list(self._nodes.items()):
+                if self._cluster.is_gone(address):
+                    await node.aclose()
+                    if not node.open:  # nothing of an answer is still to come
+                        del self._nodes[address]
 
     async def _next_address(self, part: int, *, after: str) -> str:
         """Where the partition is when another look at the cluster has been had; it may have come to this node.

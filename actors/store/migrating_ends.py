@@ -7,7 +7,7 @@ uses either store meanwhile. Pure of Trio. Must never open a row by itself, nor 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from actors.store.database import Connection
@@ -143,3 +143,14 @@ def columns_of(table: str) -> str:
 def placed_at(number: int, end: End) -> VaultRef:
     """Where a vault of this number belongs at an end."""
     return VaultRef(number=VaultNumber(number), shard=number % end.partitions)
+
+
+def in_batches(read: Callable[[int], list[Row]], after: int) -> Iterator[list[Row]]:
+    """What `read` finds behind an id, at most `ROWS_A_BATCH` rows a time, until it finds fewer; no empty lists."""
+    while True:
+        rows = read(after)
+        if rows:
+            yield rows
+        if len(rows) < ROWS_A_BATCH:
+            return
+        after = rows[-1].id

@@ -44,19 +44,17 @@ class PostgresEnd:
 
     def rows(self, table: str, vault: VaultRef, *, after: int = 0) -> Iterator[list[Row]]:
         """See `End`."""
-        while True:
+
+        def read(after: int) -> list[Row]:
             condition, bindings = range_of(table, vault, after)
             found = self._connection.execute(
                 f"SELECT {columns_of(table)} FROM {table} WHERE part = ? AND {condition} "
                 f"ORDER BY id LIMIT {ends.ROWS_A_BATCH:d}",
                 (vault.shard, *bindings),
             ).fetchall()
-            rows = [Row(*row) for row in found]
-            if rows:
-                yield rows
-            if len(rows) < ends.ROWS_A_BATCH:
-                return
-            after = rows[-1].id
+            return [Row(*row) for row in found]
+
+        return ends.in_batches(read, after)
 
     def last_id(self, table: str, vault: VaultRef) -> int:
         """See `End`."""

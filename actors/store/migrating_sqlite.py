@@ -53,17 +53,15 @@ class SqliteEnd:
 
     def rows(self, table: str, vault: VaultRef, *, after: int = 0) -> Iterator[list[Row]]:
         """See `End`."""
-        while True:
+
+        def read(after: int) -> list[Row]:
             condition, bindings = range_of(table, vault, after)
             statement = (
                 f"SELECT {columns_of(table)} FROM {table} WHERE {condition} ORDER BY id LIMIT {ends.ROWS_A_BATCH:d}"
             )
-            rows = [Row(*row) for row in all_rows(self._shards[vault.shard], statement, bindings)]
-            if rows:
-                yield rows
-            if len(rows) < ends.ROWS_A_BATCH:
-                return
-            after = rows[-1].id
+            return [Row(*row) for row in all_rows(self._shards[vault.shard], statement, bindings)]
+
+        return ends.in_batches(read, after)
 
     def last_id(self, table: str, vault: VaultRef) -> int:
         """See `End`."""

@@ -29,7 +29,6 @@ from actors.store.connections import Readers, open_reader, open_writer
 from actors.store.counter import CommitCounter, counter_path
 from actors.store.damage import DamagedRows, log_damaged_rows
 from actors.store.data_directory import META_FILE, lock_data_directory, prepare, shard_path
-from actors.store.database import all_rows
 from actors.store.directory import SqlDirectory
 from actors.store.embedder_rows import VaultEmbedders
 from actors.store.keyring import KeyRing
@@ -42,7 +41,7 @@ from actors.store.seal import ServerKey
 from actors.store.snapshots import remove_snapshots
 from actors.store.tickets import Batch, Chore, Ticket
 from actors.store.vault_bodies import Loaded, empty_vault, encode_exchange
-from actors.store.vault_rows import count_vaults
+from actors.store.vault_rows import count_vaults, shredded_vaults
 from models.errors import MemoryRouterError, NotFound, ShardDamaged, StoreUnavailable
 from models.ids import VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow
@@ -182,7 +181,7 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
 
     async def vaults_with_inbox(self) -> list[VaultRef]:
         """Live vaults that have committed but unmaterialised rows."""
-        shredded = set(await self._meta_readers.run(_shredded_vaults))
+        shredded = set(await self._meta_readers.run(shredded_vaults))
         found = []
         for shard, database in enumerate(self._databases):
             if database.damage is not None:
@@ -286,18 +285,13 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
 
     async def resume_purges(self) -> None:
         """Go on where a crash or a stop interrupted the removal of shredded vaults."""
-        for vault in await self._meta_readers.run(_shredded_vaults):
+        for vault in await self._meta_readers.run(shredded_vaults):
             self._purge_nowait(vault)
 
     def refuse_new_work(self) -> None:
         """From now on calls that write raise `ShuttingDown`; what was accepted is still committed."""
         for database in self._databases:
             database.committer.refuse_new_jobs()
-
-
-def _shredded_vaults(connection: apsw.Connection) -> list[VaultRef]:
-    rows = all_rows(connection, "SELECT number, shard FROM vault WHERE state = 1")
-    return [VaultRef(number=VaultNumber(number), shard=shard) for number, shard in rows]
 
 
 @asynccontextmanager

@@ -42,6 +42,12 @@ def numbers_by_shard(connection: Connection, account: int) -> list[tuple[int, in
     return [(shard, count, numbers) for shard, count, numbers in all_rows(connection, _NUMBERS, (account,))]
 
 
+def shredded_vaults(connection: Connection) -> list[VaultRef]:
+    """Vaults whose data key is destroyed and whose rows may still be there."""
+    rows = all_rows(connection, "SELECT number, shard FROM vault WHERE state = 1")
+    return [VaultRef(number=VaultNumber(number), shard=shard) for number, shard in rows]
+
+
 def count_vaults(connection: Connection) -> int:
     """Live vaults of all accounts."""
     return int(one_row(connection, "SELECT count(*) FROM vault WHERE state = 0")[0])

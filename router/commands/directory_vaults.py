@@ -22,7 +22,6 @@ from models.errors import Forbidden, NotFound, SetupError, Unauthenticated
 from models.ids import Credential, VaultNumber, VaultRef, parse_key
 from models.settings import Settings
 from router.admin_socket import SOCKET_NAME, call_admin
-from router.commands.options import server_key_file
 from router.configured_store import require_sqlite
 from router.embedding_models import open_configured_embedders
 from router.service import vault_limits
@@ -76,7 +75,7 @@ async def open_house(settings: Settings, data_dir: Path) -> AsyncIterator[House]
             hint="Go through it: give the vault's key by --key, or better in MEMORYROUTER_API_KEY.",
         )
     async with (
-        open_store(data_dir, settings=settings.store, server_key_file=server_key_file(settings)) as store,
+        open_store(data_dir, settings=settings.store, server_key_file=settings.store.key_path) as store,
         open_configured_embedders(settings, data_dir) as embedders,
         open_supervisor(
             store,

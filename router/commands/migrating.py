@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from router.commands.options import CONFIG, JSON, load, server_key_file
+from router.commands.options import CONFIG, JSON, load
 from router.commands.terminal import Progress, note, print_json
 
 
@@ -37,7 +37,7 @@ def migrate_store(source: str, target: str, config: Path | None, *, as_json: boo
         moved = migrating.migrate_store(
             source,
             target,
-            keys=migrating.Keys(file=server_key_file(settings), secret=settings.store.server_key_bytes()),
+            keys=migrating.Keys(file=settings.store.key_path, secret=settings.store.server_key_bytes()),
             shards=settings.store.shards,
             parts=settings.store.parts,
             now_ms=wall_clock_ms(),

@@ -17,7 +17,6 @@ from router.commands.options import (
     EXIT_FAULT,
     JSON,
     load,
-    server_key_file,
 )
 from router.commands.terminal import Progress, print_json, styled, warn
 
@@ -243,7 +242,7 @@ def rotate_server_key(config: Path | None, data_dir: Path, *, as_json: bool, new
 
 def _server_key_of(settings: Settings) -> dict[str, Any]:
     """The server key as the store's functions take it."""
-    return {"server_key_file": server_key_file(settings), "server_key": settings.store.server_key_bytes()}
+    return {"server_key_file": settings.store.key_path, "server_key": settings.store.server_key_bytes()}
 
 
 def _key_in(path: Path) -> bytes:

@@ -50,11 +50,6 @@ def run(command: Callable[[], Awaitable[Result]]) -> Result:
     return trio.run(command)
 
 
-def server_key_file(settings: Settings) -> Path | None:
-    """Where the server's key is, if not in the data directory."""
-    return settings.store.key_path
-
-
 async def with_store(settings: Settings, data_dir: Path, use: Callable[[Directory], Awaitable[Result]]) -> Result:
     """Do something with the store of a data directory that no server uses, or that of a database."""
     from router.configured_store import open_configured_store

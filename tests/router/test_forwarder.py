@@ -6,6 +6,7 @@ import ssl
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from actors.cluster.ownership import Owned
 from models.errors import StoreUnavailable
@@ -69,4 +70,31 @@ async def test_nobody_waits_for_a_node_that_took_a_request_and_froze() -> None:
         with trio.fail_after(PATIENCE_S), pytest.raises(StoreUnavailable):
             await forwarder.send_on(Request("GET", "/", [], b""), 0, address=cluster.other)
         assert forwarder.counters == {"forwarded": 0, "redirected": 0, "failed": 1}
+        tasks.cancel_scope.cancel()
+
+
+async def test_connections_to_a_node_that_is_gone_are_closed_when_their_answers_are_read() -> None:
+    cluster = FrozenCluster()
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as tasks:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        cluster.other = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        tasks.start_soon(trio.serve_listeners, answer, [listener])
+        forwarder = Forwarder(cluster, token=Secret("t"), scheme="http", tls=ssl.create_default_context())
+        tasks.start_soon(forwarder.watch)
+        reply = await forwarder.send_on(Request("GET", "/", [], b""), 0, address=cluster.other)
+        cluster.gone = True
+        await wait_all_tasks_blocked()
+        cluster.changed.set()
+        await wait_all_tasks_blocked()
+        assert cluster.other in forwarder._nodes, "an answer of it is still being read"
+        assert await reply.receive() == b"ok"
+        cluster.changed.set()
+        await wait_all_tasks_blocked()
+        assert forwarder._nodes == {}
         tasks.cancel_scope.cancel()

@@ -18,7 +18,7 @@ import trio
 
 from actors.store.caches import CALLS_MAX, VaultCaches
 from actors.store.committer import Committer, running
-from actors.store.database import Connection, ConnectionFailed, StatementFailed, all_rows, one_row
+from actors.store.database import Connection, ConnectionFailed, StatementFailed, one_row
 from actors.store.directory import SqlDirectory
 from actors.store.keyring import KeyRing
 from actors.store.ledger import Erasure
@@ -37,8 +37,9 @@ from actors.store.rotation import server_key_path
 from actors.store.seal import ServerKey
 from actors.store.sqlite import wall_clock_ms
 from actors.store.unfinished import refuse_unfinished
+from actors.store.vault_rows import shredded_vaults
 from models.errors import NotFound, NotOwner, SettingError, SetupError
-from models.ids import VaultNumber, VaultRef
+from models.ids import VaultRef
 from models.provider_settings import Secret
 from models.store_settings import StoreSettings
 
@@ -119,7 +120,7 @@ class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
             keyring.forget_all()
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._forget_all)
-                token.run_sync_soon(self._note_shredded_elsewhere, frozenset(_shredded_vaults(connection)))
+                token.run_sync_soon(self._note_shredded_elsewhere, frozenset(shredded_vaults(connection)))
 
         self._watch = watch(on_change)
 
@@ -215,7 +216,7 @@ class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
         Args:
             parts: only these partitions; the cluster asks for one that it has just taken.
         """
-        for vault in await self._read_meta(_shredded_vaults):
+        for vault in await self._read_meta(shredded_vaults):
             if parts is None or vault.shard in parts:
                 self._purge_nowait(vault)
 
@@ -227,11 +228,6 @@ class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
 
 def _ignored(_vault: VaultRef) -> None:
     """Nobody is to be told."""
-
-
-def _shredded_vaults(connection: Connection) -> list[VaultRef]:
-    rows = all_rows(connection, "SELECT number, shard FROM vault WHERE state = 1")
-    return [VaultRef(number=VaultNumber(number), shard=shard) for number, shard in rows]
 
 
 @asynccontextmanager
