@@ -197,10 +197,18 @@ def wait_embedded(url: str, key: str) -> None:
 
     Raises:
         RuntimeError: it took too long.
+        httpx.HTTPStatusError: the vault's state cannot be asked for.
     """
     deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
-        while client.get("/v1/memory/stats").raise_for_status().json()["pending"]:
+        while _is_busy(client.get("/v1/memory/stats")):
             if time.monotonic() > deadline_s:
                 raise RuntimeError("Embedding took too long.")
             time.sleep(POLL_S)
+
+
+def _is_busy(stats: httpx.Response) -> bool:
+    """Whether there is something left to embed, or the vault is still at what many connections have asked of it."""
+    if stats.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return True
+    return bool(stats.raise_for_status().json()["pending"])
