@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from actors.store.seal import sync_directory
@@ -58,11 +59,20 @@ class OpenFile:
         os.close(self._descriptor)
 
 
-class UsageFiles:
-    """The folder with the journal's files."""
+def _all(_shard: int) -> bool:
+    return True
 
-    def __init__(self, folder: Path) -> None:
+
+class UsageFiles:
+    """The folder with the journal's files.
+
+    Attributes:
+        owns: whether the rows of a shard are counted here; another worker counts the others.
+    """
+
+    def __init__(self, folder: Path, *, owns: Callable[[int], bool] = _all) -> None:
         self.folder = folder
+        self.owns = owns
 
     def create(self, header: Header) -> OpenFile:
         """A new, empty file whose name and header are durable.

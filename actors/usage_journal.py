@@ -216,7 +216,7 @@ class UsageJournal:
         """Take over what an earlier run left, and begin a file of this one's own."""
         for left in await trio.to_thread.run_sync(read_leftovers, self._files, self._counters):
             self._waiting.append(_File(left.header, path=left.path, totals=left.totals))
-            self._rows |= left.totals.rows
+            self._rows |= {row for row in left.totals.rows if self._files.owns(row[0])}
         await self._next_file()
 
     async def _next_file(self) -> None:

@@ -52,7 +52,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind = "sqlite"
     url: Secret = Secret()
     parts: int = 64
-    writer_threads: int = 4
+    writer_threads: int = 8
     shards: int = 4
     queue_rows_max: int = 8192
     queue_bytes_max: int = 256 * MEBIBYTE

@@ -80,7 +80,11 @@ class CommitCounter:
         self.failures = 0
 
     def note(self, commits: int) -> None:
-        """Record a commit that is durable. Sixteen bytes in place: this needs no room on the disk."""
+        """Record a commit that is durable. Sixteen bytes in place: this needs no room on the disk.
+
+        Where several processes write the database, a slower one may put a smaller number over a larger one: then the
+        file lags until the next commit, which proves less and is never wrong.
+        """
         self.commits = commits
         try:
             if self._descriptor is None:

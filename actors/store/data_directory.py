@@ -30,6 +30,7 @@ from actors.store.restoring import finish_restore
 from actors.store.rotation import Rotation, exchange_server_key, resolve_server_key, server_key_path
 from actors.store.seal import ServerKey, sync_directory
 from actors.store.unfinished import refuse_unfinished
+from actors.usage_shares import hand_out
 from models.errors import SetupError, ShardDamaged
 
 LOCK_FILE = "LOCK"
@@ -46,11 +47,13 @@ class Prepared(msgspec.Struct, frozen=True):
         shards: how many shard files it has.
         server_key: the key that opens it.
         damages: why shards must not be served, by shard.
+        changes: the number of the last change of what workers keep in memory, where several share the directory.
     """
 
     shards: int
     server_key: ServerKey
     damages: dict[int, ShardDamaged]
+    changes: int = 0
 
 
 def shard_path(data_dir: Path, shard: int) -> Path:
@@ -103,8 +106,12 @@ def prepare(
     server_key_file: Path | None,
     server_key: bytes | None,
     now_ms: Callable[[], int],
+    workers: int = 1,
 ) -> Prepared:
     """Bring every file to the newest schema, and finish what a crash interrupted. Blocks.
+
+    Args:
+        workers: how many processes will share the directory.
 
     Raises:
         SetupError: meta.db cannot be opened or lost commits, a file is newer than this version, or everything was
@@ -132,6 +139,7 @@ def prepare(
                 continue
             with prepared(path, SHARD_MIGRATIONS, now_ms=now_ms()):
                 pass
+        hand_out(data_dir, workers)
         sync_directory(data_dir)
     except (apsw.Error, OSError) as error:
         raise SetupError(f"The data directory {data_dir} cannot be opened: {error}.") from error

@@ -121,6 +121,10 @@ class SqlKeys(MetaJobs):
                     self._live_keys.put(key_hash, key)
         return _principal_at(key, self._now_ms())
 
+    def find_key_nowait(self, key_hash: bytes) -> Principal | None:
+        """The same, if it is remembered; see the protocol."""
+        return _principal_at(self._live_keys.get(key_hash), self._now_ms())
+
     async def create_key(
         self,
         account_number: int,

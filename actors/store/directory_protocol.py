@@ -97,6 +97,9 @@ class AccountDirectory(Protocol):
         Cached; a change is seen by the first look-up after it.
         """
 
+    def find_key_nowait(self, key_hash: bytes) -> Principal | None:
+        """The same from the cache alone: None also says that it is not there."""
+
     async def create_key(
         self,
         account_number: int,

@@ -19,7 +19,7 @@ from models.errors import NotFound
 from models.ids import VaultNumber, VaultRef
 
 if TYPE_CHECKING:
-    from actors.store.sqlite import Database
+    from actors.store.databases import Database
 
 SWEEP_ROWS = 2_048
 """Vectors that one transaction looks at: about 5 ms between two group commits."""
@@ -115,7 +115,7 @@ class VaultEmbedders:
         """Live vaults on their way from one model to another; see the protocol."""
         found = []
         for shard, database in enumerate(self._databases):
-            if database.damage is None:
+            if database.is_own and database.damage is None:
                 numbers = await database.readers.run(moving)
                 found += [VaultRef(number=VaultNumber(number), shard=shard) for number in numbers]
         return [vault for vault in found if await self._is_live(vault)]

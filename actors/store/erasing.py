@@ -264,10 +264,10 @@ def reserve_numbers(connection: Connection, table: str, up_to: int) -> None:
         connection.execute("INSERT INTO sqlite_sequence(name, seq) VALUES (?, ?)", (table, up_to))
 
 
-def reconcile(
-    connection: Connection, path: Path, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
-) -> Replayed:
-    """Make meta.db and the ledger equal, at the start. Blocks.
+def note_unwritten(connection: Connection, path: Path) -> tuple[Ledger, Ledger]:
+    """Add to the ledger what only the database knows to be erased; what it knows, and the ledger as it was. Blocks.
+
+    Harmless beside others who erase: what they are about to add themselves may stand there twice.
 
     Raises:
         DATABASE_ERRORS, OSError: one of them cannot be read or written.
@@ -277,6 +277,18 @@ def reconcile(
     unwritten = known.missing_from(ledger)
     if unwritten:
         LedgerFile(path).append(unwritten)
+    return known, ledger
+
+
+def reconcile(
+    connection: Connection, path: Path, *, server_key: ServerKey, shards: Sequence[int], now_ms: int
+) -> Replayed:
+    """Make meta.db and the ledger equal, at the start. Blocks.
+
+    Raises:
+        DATABASE_ERRORS, OSError: one of them cannot be read or written.
+    """
+    known, ledger = note_unwritten(connection, path)
     if not ledger.missing_from(known):
         return Replayed()
     connection.execute("BEGIN IMMEDIATE")

@@ -9,10 +9,12 @@ hold anything that opens a row or a door.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +22,9 @@ from pathlib import Path
 import msgspec
 
 LEDGER_FILE = "erasure.log"
+LOCK_WAIT_S = 5.0
+"""How long an append waits for another process's, which takes as long as a sync unless that process is frozen."""
+_LOOK_AGAIN_S = 0.005
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +196,7 @@ def ledger_lines(erasures: Iterable[Erasure]) -> bytes:
 
 
 class LedgerFile:
-    """The ledger of a running store. Any thread may append.
+    """The ledger of a running store. Any thread may append, and any process: they do so one after the other.
 
     Attributes:
         owed: erasures that took effect but could not be written yet; every further call tries again.
@@ -230,6 +235,7 @@ class LedgerFile:
     def _write(self, lines: bytes) -> None:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            _lock(descriptor)  # until it is closed; only so is what looks like a cut line none that is being written
             size_bytes = os.fstat(descriptor).st_size
             if size_bytes and os.pread(descriptor, 1, size_bytes - 1) != b"\n":
                 lines = b"\n" + lines  # a crash cut the last line; it stays alone
@@ -238,3 +244,19 @@ class LedgerFile:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Wait until no other process writes the file.
+
+    Raises:
+        BlockingIOError: one still does after `LOCK_WAIT_S`.
+    """
+    until_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                raise
+        time.sleep(_LOOK_AGAIN_S)

@@ -28,7 +28,7 @@ from models.ids import VaultRef
 from models.memory import Memory
 
 if TYPE_CHECKING:
-    from actors.store.sqlite import Database
+    from actors.store.databases import Database
 
 _log = logging.getLogger(__name__)
 

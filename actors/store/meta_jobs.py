@@ -43,10 +43,11 @@ class Effects:
         erasures: for the ledger.
         vaults: shredded ones.
         shreds: whether the WAL must be emptied before the answer.
-        change: which of all changes to what nodes cache this is, where several nodes share a database.
+        truncate_owed: whether it could not be emptied yet.
+        change: which of all changes to what others cache this is, where several nodes or workers share a directory.
     """
 
-    __slots__ = ("account", "change", "erasures", "key_hashes", "providers", "shreds", "vaults")
+    __slots__ = ("account", "change", "erasures", "key_hashes", "providers", "shreds", "truncate_owed", "vaults")
 
     def __init__(self) -> None:
         self.key_hashes: list[bytes] = []
@@ -55,6 +56,7 @@ class Effects:
         self.erasures: list[Erasure] = []
         self.vaults: list[VaultRef] = []
         self.shreds = False
+        self.truncate_owed = False
         self.change = 0
 
     @property
@@ -199,6 +201,7 @@ class MetaJobs:
                 self._keyring.forget(vault.number)
             if effects.shreds:
                 self._meta.truncate_wal()
+                effects.truncate_owed = self._meta.truncate_owed  # now: a moment later it may be another erasure's
             if effects.erasures or self._ledger.owed:
                 with suppress(OSError):  # logged, and owed
                     self._ledger.append(effects.erasures)
@@ -213,7 +216,7 @@ class MetaJobs:
                 "This was erased, but the erasure ledger could not be written.",
                 hint="Look at the server's log, and ask again.",
             )
-        if effects.shreds and self._meta.truncate_owed:
+        if effects.truncate_owed:
             raise StoreUnavailable(
                 "This was erased, but the write-ahead log of meta.db could not be emptied yet.",
                 hint="Ask again until this is confirmed.",

@@ -161,6 +161,16 @@ CREATE TRIGGER key_changed AFTER UPDATE OF vault, revoked_ms, rotated_to ON key 
 END;
 """,
     ),
+    Migration(
+        number=5,
+        script="""
+-- Where several processes write this file: which of all changes to what they keep in memory was the last one, and the
+-- number of the last commit of each of them, by which one whose COMMIT failed finds out whether it took effect.
+CREATE TABLE directory_state(one INTEGER PRIMARY KEY CHECK (one = 1), changes INTEGER NOT NULL) STRICT;
+INSERT INTO directory_state VALUES (1, 0);
+CREATE TABLE directory_writer(name TEXT PRIMARY KEY, commits INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+""",
+    ),
 )
 
 SHARD_MIGRATIONS = (

@@ -9,44 +9,51 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apsw
-import msgspec
 import trio
 
 from actors.store import shard as sql
 from actors.store.backup import Manifest, back_up
 from actors.store.ballast import DiskSpace
 from actors.store.caches import CALLS_MAX, VaultCaches
-from actors.store.committer import Committer, open_committer
-from actors.store.connections import Readers, open_reader, open_writer
-from actors.store.counter import CommitCounter, counter_path
+from actors.store.clock import wall_clock_ms
+from actors.store.connections import open_reader
 from actors.store.damage import DamagedRows, log_damaged_rows
-from actors.store.data_directory import META_FILE, lock_data_directory, prepare, shard_path
+from actors.store.data_directory import META_FILE, Prepared, lock_data_directory, prepare, shard_path
+from actors.store.databases import Database, Opener
 from actors.store.directory import SqlDirectory
 from actors.store.embedder_rows import VaultEmbedders
+from actors.store.foreign_changes import ForeignChanges, MakeWatch
 from actors.store.keyring import KeyRing
 from actors.store.ledger import LEDGER_FILE, LedgerFile
 from actors.store.memory_changes import MemoryChanges
-from actors.store.protocol import Commit, Materialisation, StoreSize, VaultImage
+from actors.store.protocol import Commit, Materialisation, VaultImage
 from actors.store.restoring import SNAPSHOT_FOLDER
-from actors.store.scrub import Scrub
 from actors.store.seal import ServerKey
+from actors.store.shared_ballast import SharedDiskSpace
+from actors.store.sizes import VaultSizes
 from actors.store.snapshots import remove_snapshots
 from actors.store.tickets import Batch, Chore, Ticket
 from actors.store.vault_bodies import Loaded, empty_vault, encode_exchange
-from actors.store.vault_rows import count_vaults, shredded_vaults
-from models.errors import MemoryRouterError, NotFound, ShardDamaged, StoreUnavailable
+from actors.store.vault_rows import shredded_vaults
+from actors.store.watch import DirectoryWatch
+from actors.store.worker_files import locked_share, look_at_share, nobody_works, prepare_shared
+from models.errors import MemoryRouterError, NotFound, StoreUnavailable
 from models.ids import VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow
 from models.messages import Page, Paged
 from models.store_settings import StoreSettings
+
+if TYPE_CHECKING:
+    from actors.cluster.workers import Share
+
+__all__ = ("ROW_OVERHEAD_BYTES", "SqliteStore", "open_store", "prepare_shared")
 
 ROW_OVERHEAD_BYTES = 256
 """What a waiting row holds beside its body, for the queue's limit in bytes."""
@@ -54,24 +61,7 @@ ROW_OVERHEAD_BYTES = 256
 _log = logging.getLogger(__name__)
 
 
-class Database(msgspec.Struct, frozen=True):
-    """One file: who writes it and who reads it."""
-
-    committer: Committer
-    readers: Readers
-
-    @property
-    def damage(self) -> ShardDamaged | None:
-        """Why it must not be served, if so."""
-        return self.committer.damage
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since the Unix epoch."""
-    return time.time_ns() // 1_000_000
-
-
-class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
+class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, VaultSizes, ForeignChanges, SqlDirectory):
     """Implements `actors.store.protocol.Store`: the directory, and the vaults' logs in their shards."""
 
     __slots__ = ("_data_dir", "_databases", "_rows_damaged", "_snapshot_calls", "_snapshots", "_space")
@@ -85,6 +75,7 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
         server_key: ServerKey,
         keyring: KeyRing,
         space: DiskSpace,
+        watch: MakeWatch | None,
         settings: StoreSettings,
         now_ms: Callable[[], int],
     ) -> None:
@@ -103,6 +94,12 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
         self._snapshot_calls = trio.CapacityLimiter(CALLS_MAX)
         self._space = space
         self._rows_damaged = 0
+        self._begin_to_watch(watch)
+
+    @property
+    def parts(self) -> int:
+        """How many shards the directory has."""
+        return len(self._databases)
 
     def accept_nowait(
         self,
@@ -180,22 +177,24 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
         return await self._shard(vault).readers.run(read)
 
     async def vaults_with_inbox(self) -> list[VaultRef]:
-        """Live vaults that have committed but unmaterialised rows."""
+        """Live vaults of this process that have committed but unmaterialised rows."""
         shredded = set(await self._meta_readers.run(shredded_vaults))
         found = []
         for shard, database in enumerate(self._databases):
-            if database.damage is not None:
+            if not database.is_own or database.damage is not None:
                 continue
             numbers = await database.readers.run(sql.vaults_with_inbox)
             found += [VaultRef(number=VaultNumber(number), shard=shard) for number in numbers]
         return [vault for vault in found if vault not in shredded]
 
     def statistics(self) -> dict[str, Any]:
-        """Counters of every file, what waits now, and all that an operator should be woken for."""
-        shards = [database.committer.statistics() for database in self._databases]
+        """Counters of every file that is written here, what waits now, and all that an operator should be woken for."""
+        own = {shard: database for shard, database in enumerate(self._databases) if database.is_own}
+        shards = [database.committer.statistics() for database in own.values()]
         return {
             "meta": self._meta.statistics(),
             "shards": shards,
+            "shard_numbers": list(own),
             "shards_damaged": sum(shard["damaged"] for shard in shards),
             "rows_damaged_on_load": self._rows_damaged,
             "rows_damaged_in_scrub": sum(shard.get("scrub_damaged_rows", 0) for shard in shards),
@@ -212,38 +211,6 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
             ShardDamaged: a file must not be served, and so not copied either.
         """
         return await trio.to_thread.run_sync(partial(back_up, self._data_dir, target_dir, now_ms=self._now_ms()))
-
-    async def vault_sizes(self, vaults: Sequence[VaultRef]) -> dict[int, tuple[int, int]]:
-        """Memories and bytes by vault number; see the protocol."""
-        by_shard: dict[int, list[int]] = {}
-        for vault in vaults:
-            by_shard.setdefault(vault.shard, []).append(vault.number)
-        sizes: dict[int, tuple[int, int]] = {}
-        for shard, numbers in by_shard.items():
-            if self._databases[shard].damage is not None:
-                continue
-            with suppress(StoreUnavailable):  # logged; what cannot be read is left out
-                sizes |= await self._databases[shard].readers.run(partial(sql.vault_sizes, vault_numbers=numbers))
-        return sizes
-
-    async def _held_together(self, shard: int, numbers: str) -> tuple[int, int]:
-        """Memories and bytes of these vaults of one shard; none where it cannot be read."""
-        if not 0 <= shard < len(self._databases) or self._databases[shard].damage is not None:
-            return 0, 0
-        try:
-            return await self._databases[shard].readers.run(partial(sql.held_together, vault_numbers=numbers))
-        except StoreUnavailable:
-            return 0, 0
-
-    async def size(self) -> StoreSize:
-        """How much there is in all; see the protocol."""
-        memories = content_bytes = 0
-        for database in self._databases:
-            if database.damage is None:
-                with suppress(StoreUnavailable):
-                    found = await database.readers.run(sql.size)
-                    memories, content_bytes = memories + found[0], content_bytes + found[1]
-        return StoreSize(await self._meta_readers.run(count_vaults), memories, content_bytes)
 
     def _shard(self, vault: VaultRef) -> Database:
         """The database of a vault.
@@ -264,14 +231,17 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
         return serving or range(len(self._databases))
 
     def _purge_nowait(self, vault: VaultRef) -> None:
-        if self._databases[vault.shard].damage is not None:
+        database = self._databases[vault.shard]
+        if not database.is_own:
+            return  # the worker that owns it sees that its key is gone
+        if database.damage is not None:
             return  # its key is gone; its rows go after the file has been mended
         chore = Chore(
             f"purge of vault {vault.number}",
             partial(self._purge_slice, vault),
             partial(self._note_purged_nowait, vault.number),
         )
-        self._databases[vault.shard].committer.add_chore_nowait(chore)
+        database.committer.add_chore_nowait(chore)
 
     def _purge_slice(self, vault: VaultRef, batch: Batch) -> bool:
         """A slice of what an erased vault left behind: rows first, then the files of its caches."""
@@ -283,15 +253,21 @@ class SqliteStore(VaultCaches, VaultEmbedders, MemoryChanges, SqlDirectory):
             _log.warning("snapshots_not_removed", extra={"vault": vault.number, "reason": error.message})
         return True
 
-    async def resume_purges(self) -> None:
-        """Go on where a crash or a stop interrupted the removal of shredded vaults."""
+    async def resume_purges(self, parts: Collection[int] | None = None) -> None:
+        """Go on where a crash or a stop interrupted the removal of shredded vaults.
+
+        Args:
+            parts: only in these shards.
+        """
         for vault in await self._meta_readers.run(shredded_vaults):
-            self._purge_nowait(vault)
+            if parts is None or vault.shard in parts:
+                self._purge_nowait(vault)
 
     def refuse_new_work(self) -> None:
         """From now on calls that write raise `ShuttingDown`; what was accepted is still committed."""
         for database in self._databases:
-            database.committer.refuse_new_jobs()
+            if database.is_own:
+                database.committer.refuse_new_jobs()
 
 
 @asynccontextmanager
@@ -302,6 +278,7 @@ async def open_store(
     server_key_file: Path | None = None,
     server_key: bytes | None = None,
     now_ms: Callable[[], int] = wall_clock_ms,
+    share: Share | None = None,
 ) -> AsyncIterator[SqliteStore]:
     """The store of one data directory. Leaving commits what was accepted and closes the files.
 
@@ -311,11 +288,60 @@ async def open_store(
         server_key_file: the server key's file, by default `server.key` in the data directory.
         server_key: the key itself, instead of a file.
         now_ms: the clock for rows that the store makes on its own account.
+        share: of this process, if several share the directory, which `prepare_shared` has made ready and holds.
 
     Raises:
         SetupError: the directory is in use or unwritable, a file is newer than this version, or the server
             key is missing, too widely readable or the wrong one.
     """
+    key = server_key or settings.server_key_bytes()
+    meta_path = data_dir / META_FILE
+    async with AsyncExitStack() as stack:
+        if share is None:
+            opening = _opened_alone(data_dir, settings, server_key_file, key, now_ms)
+        else:
+            opening = _opened_as_worker(data_dir, settings, server_key_file, key, share)
+        ready, opener = await stack.enter_async_context(opening)
+        meta = await stack.enter_async_context(opener.open_meta(meta_path))
+        reading = partial(open_reader, meta_path)
+        keyring = KeyRing(ready.server_key, reading, entries_max=settings.data_key_cache_max)
+        stack.callback(keyring.close)
+        shards = []
+        for shard in range(ready.shards):
+            path = shard_path(data_dir, shard)
+            if share is None or share.owns(shard):
+                opened = opener.open_shard(path, keyring, damage=ready.damages.get(shard))
+            else:
+                opened = opener.open_foreign_shard(path)
+            shards.append(await stack.enter_async_context(opened))
+        store = SqliteStore(
+            data_dir,
+            meta,
+            shards,
+            server_key=ready.server_key,
+            keyring=keyring,
+            space=opener.space,
+            watch=None if share is None else partial(DirectoryWatch, reading, seen=ready.changes),
+            settings=settings,
+            now_ms=now_ms,
+        )
+        stack.callback(store.refuse_new_work)
+        if share is not None:
+            store.watch.start()
+            stack.push_async_callback(store.watch.stop)
+        await store.resume_purges()
+        yield store
+
+
+@asynccontextmanager
+async def _opened_alone(
+    data_dir: Path,
+    settings: StoreSettings,
+    server_key_file: Path | None,
+    server_key: bytes | None,
+    now_ms: Callable[[], int],
+) -> AsyncIterator[tuple[Prepared, Opener]]:
+    """Lock the directory, and make everything in it ready."""
     async with AsyncExitStack() as stack:
         lock = await trio.to_thread.run_sync(lock_data_directory, data_dir)
         stack.callback(os.close, lock)
@@ -324,7 +350,7 @@ async def open_store(
             data_dir,
             shards=settings.shards,
             server_key_file=server_key_file,
-            server_key=server_key or settings.server_key_bytes(),
+            server_key=server_key,
             now_ms=now_ms,
         )
         ready = await trio.to_thread.run_sync(opening)
@@ -332,60 +358,22 @@ async def open_store(
         await trio.to_thread.run_sync(space.prepare)
         stack.callback(space.close)
         limiter = trio.CapacityLimiter(settings.reader_threads)
-        open_file = partial(_open_database, limiter=limiter, space=space, settings=settings)
-        meta = await stack.enter_async_context(open_file(data_dir / META_FILE))
-        keyring = KeyRing(
-            ready.server_key, partial(open_reader, data_dir / META_FILE), entries_max=settings.data_key_cache_max
-        )
-        stack.callback(keyring.close)
-        shards = []
-        for shard in range(ready.shards):
-            path = shard_path(data_dir, shard)
-            scrub = _scrub(path, keyring, settings=settings)
-            opened = open_file(path, damage=ready.damages.get(shard), idle_work=scrub)
-            shards.append(await stack.enter_async_context(opened))
-        store = SqliteStore(
-            data_dir,
-            meta,
-            shards,
-            server_key=ready.server_key,
-            keyring=keyring,
-            space=space,
-            settings=settings,
-            now_ms=now_ms,
-        )
-        stack.callback(store.refuse_new_work)
-        await store.resume_purges()
-        yield store
-
-
-def _scrub(path: Path, keyring: KeyRing, *, settings: StoreSettings) -> Scrub | None:
-    if not settings.scrub_interval_s:
-        return None
-    return Scrub(path.stem, partial(open_reader, path), keyring.peek, interval_s=settings.scrub_interval_s)
+        yield ready, Opener(limiter=limiter, space=space, settings=settings)
 
 
 @asynccontextmanager
-async def _open_database(
-    path: Path,
-    *,
-    limiter: trio.CapacityLimiter,
-    space: DiskSpace,
-    settings: StoreSettings,
-    damage: ShardDamaged | None = None,
-    idle_work: Scrub | None = None,
-) -> AsyncIterator[Database]:
-    readers = Readers(path, limiter)
-    async with open_committer(
-        path.stem,
-        partial(open_writer, path, may_create=False),
-        settings=settings,
-        counter=None if damage is not None else CommitCounter(counter_path(path)),
-        space=space,
-        damage=damage,
-        idle_work=None if damage is not None else idle_work,
-    ) as committer:
-        try:
-            yield Database(committer=committer, readers=readers)
-        finally:
-            readers.close()  # first, so that the committer can empty the WAL
+async def _opened_as_worker(
+    data_dir: Path, settings: StoreSettings, server_key_file: Path | None, server_key: bytes | None, share: Share
+) -> AsyncIterator[tuple[Prepared, Opener]]:
+    """Lock a worker's share of the directory, and look at it."""
+    async with AsyncExitStack() as stack:
+        is_last = partial(nobody_works, data_dir, share.count)
+        space = SharedDiskSpace(data_dir, ballast_bytes=settings.ballast_bytes, is_last=is_last)
+        stack.callback(space.close)  # after the lock is given up: so the last one sees that nobody else holds one
+        await stack.enter_async_context(locked_share(data_dir, share))
+        looking = partial(look_at_share, data_dir, share, server_key_file=server_key_file, server_key=server_key)
+        ready = await trio.to_thread.run_sync(looking)
+        await trio.to_thread.run_sync(space.prepare)
+        limiter = trio.CapacityLimiter(settings.reader_threads)
+        worker = f"worker-{share.index}"
+        yield ready, Opener(limiter=limiter, space=space, settings=settings, worker=worker)

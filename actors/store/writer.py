@@ -66,6 +66,7 @@ class Writer:
         counter: CommitCounter | None = None,
         space: DiskSpace | None = None,
         damage: ShardDamaged | None = None,
+        truncate_owed: bool = False,
     ) -> None:
         self._name = name
         self._open_connection = open_connection
@@ -77,7 +78,7 @@ class Writer:
         self._attempt: tuple[int, list[Outcome]] = (-1, [])
         self._page_bytes = 0
         self.damage = damage
-        self.truncate_owed = False
+        self.truncate_owed = truncate_owed
         self.wal_bytes = 0
 
     def groups(self, tickets: list[Ticket[Any]]) -> list[list[Ticket[Any]]]:
@@ -153,13 +154,43 @@ class Writer:
     def _commit_again(self, tickets: Sequence[Ticket[Any]]) -> list[Outcome]:
         connection = self.connected()
         number, outcomes = self._attempt
-        if self._commits != number:
+        if not self._took_effect(connection, number):
             return self._transact(tickets)
         # The COMMIT that reported a failure took effect. Copying it into the database and syncing that makes
         # it last.
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._copy_wal(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE, busy_timeout_ms=BUSY_TIMEOUT_MS)
         self._note_durable()
         return outcomes
+
+    # What differs where other processes write the same file: `actors.store.shared_writer`.
+
+    def _be_patient(self, connection: apsw.Connection, timeout_ms: int) -> None:
+        """Let what the connection does from now on wait for others so long."""
+        connection.set_busy_timeout(timeout_ms)
+
+    def _took_effect(self, _connection: apsw.Connection, number: int) -> bool:
+        """Whether the commit of this number, which reported a failure, is there."""
+        return self._commits == number
+
+    def _next_number(self, _connection: apsw.Connection) -> int:
+        """The number of the commit that has just begun."""
+        return self._commits + 1
+
+    def _put_number(self, connection: apsw.Connection, number: int) -> None:
+        """Write it into the transaction."""
+        connection.execute("UPDATE commit_counter SET commits = ?", (number,))
+
+    def _copy_wal(self, connection: apsw.Connection, mode: int, *, busy_timeout_ms: int) -> None:
+        """Copy the WAL into the database.
+
+        Raises:
+            apsw.BusyError: somebody reads it for longer than that.
+        """
+        self._be_patient(connection, busy_timeout_ms)
+        try:
+            connection.wal_checkpoint(mode=mode)
+        finally:
+            self._be_patient(connection, BUSY_TIMEOUT_MS)
 
     def _transact(self, tickets: Sequence[Ticket[Any]]) -> list[Outcome]:
         """One transaction for all jobs.
@@ -172,12 +203,12 @@ class Writer:
         connection = self.connected()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            batch = Batch(connection, self._commits + 1)
+            batch = Batch(connection, self._next_number(connection))
             outcomes = [self._run(ticket, batch) for ticket in tickets]
             if all(outcome.error is not None for outcome in outcomes):
                 connection.execute("ROLLBACK")
                 return outcomes
-            connection.execute("UPDATE commit_counter SET commits = ?", (batch.number,))
+            self._put_number(connection, batch.number)
             self._attempt = (batch.number, outcomes)
             connection.execute("COMMIT")
         except apsw.Error:
@@ -250,11 +281,7 @@ class Writer:
             connection = self.connected()
             if not self._has_room(connection):
                 return
-            connection.set_busy_timeout(busy_timeout_ms)
-            try:
-                connection.wal_checkpoint(mode=mode)
-            finally:
-                connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            self._copy_wal(connection, mode, busy_timeout_ms=busy_timeout_ms)
         except (apsw.BusyError, apsw.LockedError):
             return  # a reader holds the WAL
         except apsw.FullError:

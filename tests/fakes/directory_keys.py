@@ -103,6 +103,9 @@ class MemoryKeys(MemoryChanges):
 
     async def find_key(self, key_hash: bytes) -> Principal | None:
         await trio.lowlevel.checkpoint()
+        return self.find_key_nowait(key_hash)
+
+    def find_key_nowait(self, key_hash: bytes) -> Principal | None:
         state = self.state
         number = state.hashes.get(key_hash)
         if number is None:

@@ -11,11 +11,13 @@ import functools
 import os
 import re
 import socket
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from actors.store.database import ConnectionFailed, ConstraintViolated, DatabaseFull, StatementFailed
+from actors.store.database import ConnectionFailed, StatementFailed
+from actors.store.postgres.failures import neutral_errors
 from models.errors import SetupError
 
 if TYPE_CHECKING:
@@ -46,8 +48,6 @@ _DEFAULTS: dict[str, str | int] = {
 _PLACEHOLDER = re.compile(r"\?(\d*)|'[^']*'|--[^\n]*|\bLIKE\b")
 _PLAIN = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "VACUUM", "SET ")
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "COPY"})
-_SERVER_IS_AT_FAULT = frozenset({"XX", "25006", "25P03", "57P", "58"})
-"""Beginnings of error codes that no statement brings about: damage, a standby, an end by the server."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -90,6 +90,11 @@ class FoundRows:
 class PostgresConnection:
     """Implements `actors.store.database.Connection`. BEGIN, COMMIT and ROLLBACK are statements, as in SQLite.
 
+    Attributes:
+        interrupted: whether it was broken from this side (`interrupt`).
+        patience_s: how long it may wait for the server, where somebody watches that (`actors.store.postgres.overseer`).
+        waits_since_s: since when it waits for the server, on the monotonic clock; None while it does not.
+
     Raises:
         ConstraintViolated: a constraint refuses a row.
         DatabaseFull: the server's disk is full.
@@ -97,10 +102,23 @@ class PostgresConnection:
         StatementFailed: anything else. The transaction can only be rolled back, to a savepoint or whole.
     """
 
-    __slots__ = ("_changes", "_column_types", "_connection", "_cursor", "_total_changes", "_warned")
+    __slots__ = (
+        "_changes",
+        "_column_types",
+        "_connection",
+        "_cursor",
+        "_total_changes",
+        "_warned",
+        "interrupted",
+        "patience_s",
+        "waits_since_s",
+    )
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
+        self.interrupted = False
+        self.patience_s = float("inf")
+        self.waits_since_s: float | None = None
         self._warned = False
         connection.add_notice_handler(self._note_notice)
         self._cursor = connection.cursor(binary=True)
@@ -132,7 +150,7 @@ class PostgresConnection:
     def execute(self, statement: str, bindings: Sequence[Any] = ()) -> FoundRows:
         """Run one statement; all that it finds is here when this returns."""
         cursor = self._cursor
-        with _neutral_errors():
+        with self._waiting():
             if not bindings and statement.startswith(_PLAIN):
                 self._connection.execute(statement, prepare=False)  # one message instead of five
                 self._changes = 0
@@ -143,7 +161,7 @@ class PostgresConnection:
 
     def run_script(self, script: str) -> None:
         """Run several statements without bindings."""
-        with _neutral_errors():
+        with self._waiting():
             self._connection.execute(script)
 
     def commit(self) -> None:
@@ -155,7 +173,7 @@ class PostgresConnection:
                 rows are there then, but a fail-over would lose them.
         """
         self._warned = False
-        with _neutral_errors():
+        with self._waiting():
             cursor = self._connection.execute("COMMIT", prepare=False)
         if self._warned:
             raise ConnectionFailed("the commit came with a warning")
@@ -171,7 +189,7 @@ class PostgresConnection:
         if not rows:
             return
         cursor = self._cursor
-        with _neutral_errors():
+        with self._waiting():
             cursor.executemany(translated(statement), rows)
             self._note_changes(cursor)
 
@@ -181,7 +199,7 @@ class PostgresConnection:
         if not rows:
             return
         names = ", ".join(columns)
-        with _neutral_errors():
+        with self._waiting():
             types = self._types(table, tuple(columns))
             with self._cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
                 copy.set_types(types)
@@ -197,7 +215,7 @@ class PostgresConnection:
         """
         rows: list[Any] = []
         cursor = self._connection.cursor(binary=True)
-        with _neutral_errors():
+        with self._waiting():
             stream = cast(
                 Generator[Any, None, None], cursor.stream(translated(statement), bindings or None, size=BATCH_ROWS)
             )
@@ -205,8 +223,10 @@ class PostgresConnection:
                 for row in stream:
                     rows.append(row)
                     if len(rows) == BATCH_ROWS:
+                        self.waits_since_s = None
                         yield rows
-                        rows = []
+                        rows, self.waits_since_s = [], time.monotonic()
+                self.waits_since_s = None
                 if rows:
                     yield rows
 
@@ -230,12 +250,23 @@ class PostgresConnection:
 
         The server is not told, so that a COMMIT which waits for its standby is not cut short there.
         """
+        self.interrupted = True
         with (
             suppress(OSError, ConnectionFailed),
-            _neutral_errors(),
+            neutral_errors(),
             socket.socket(fileno=os.dup(self._connection.fileno())) as shared,
         ):
             shared.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """While the server is asked something."""
+        self.waits_since_s = time.monotonic()
+        try:
+            with neutral_errors():
+                yield
+        finally:
+            self.waits_since_s = None
 
     def _note_changes(self, cursor: psycopg.Cursor[Any]) -> None:
         verb = (cursor.statusmessage or "").partition(" ")[0]
@@ -249,35 +280,6 @@ class PostgresConnection:
             types = [column.type_code for column in self._cursor.description or ()]
             self._column_types[table, columns] = types
         return types
-
-
-@contextmanager
-def _neutral_errors() -> Iterator[None]:
-    import psycopg
-
-    try:
-        yield
-    except psycopg.Error as error:
-        raise neutral(error) from error
-    except (UnicodeEncodeError, OverflowError) as error:
-        raise StatementFailed(f"a value cannot be stored: {type(error).__name__}") from error
-
-
-def neutral(error: psycopg.Error) -> StatementFailed:
-    """The failure by its neutral name. Its text is the error's code only: the server's text may quote values."""
-    import psycopg
-
-    code = error.sqlstate or ""
-    text = f"{type(error).__name__} {code}".strip()
-    if isinstance(error, psycopg.IntegrityError):
-        return ConstraintViolated(text)
-    if isinstance(error, psycopg.errors.DiskFull):
-        return DatabaseFull(text)
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return ConnectionFailed(text)
-    if any(code.startswith(beginning) for beginning in _SERVER_IS_AT_FAULT):
-        return ConnectionFailed(text)
-    return StatementFailed(text)
 
 
 def open_connection(
@@ -305,7 +307,7 @@ def open_connection(
         **given,
         "options": f"{given.get('options') or ''} {options}".strip(),
     }
-    with _neutral_errors():
+    with neutral_errors():
         connection = psycopg.Connection.connect(
             psycopg.conninfo.make_conninfo("", **given),
             autocommit=True,

@@ -11,12 +11,14 @@ from typing import NamedTuple, Protocol
 from uuid import uuid4
 
 from actors.store.database import one_row
+from actors.store.ownership import Ownership
 from actors.store.postgres.connection import PostgresConnection
-from actors.store.postgres.ownership import Ownership
-from models.errors import NotOwner
+from actors.store.postgres.schema import POSTGRES_MIGRATIONS
+from models.errors import NotOwner, StoreUnavailable
 
 _PART = "UPDATE part SET commits = commits + 1 WHERE part = ? AND owner = ? AND epoch = ? RETURNING commits"
-_DIRECTORY = "UPDATE directory_state SET commits = commits + 1 WHERE one = 1 RETURNING commits"
+_DIRECTORY = f"""UPDATE directory_state SET commits = commits + 1
+  WHERE one = 1 AND NOT EXISTS (SELECT 1 FROM migration WHERE id > {len(POSTGRES_MIGRATIONS):d}) RETURNING commits"""
 _OWN_LAST = "SELECT commits FROM directory_writer WHERE writer = ?"
 _OWN_NEXT = """INSERT INTO directory_writer(writer, commits) VALUES (?, ?)
   ON CONFLICT (writer) DO UPDATE SET commits = excluded.commits, at = excluded.at"""
@@ -45,6 +47,7 @@ class Fence(Protocol):
 
         Raises:
             NotOwner: this node must not write here.
+            StoreUnavailable: no node of this version may.
         """
 
 
@@ -67,7 +70,10 @@ class PartFence:
 
 
 class DirectoryFence:
-    """The row of the directory, which all nodes change: beside it each writer notes its own last transaction."""
+    """The row of the directory, which all nodes change: beside it each writer notes its own last transaction.
+
+    A version that is older than the tables writes nothing: it was frozen, or cut off, while they were changed.
+    """
 
     __slots__ = ("_writer",)
 
@@ -77,8 +83,18 @@ class DirectoryFence:
     def enter(self, connection: PostgresConnection, part: int, *, doubtful: int | None = None) -> Entered:
         """See `Fence`."""
         if doubtful is None:
-            return Entered(one_row(connection, _BOTH, (self._writer,))[0])
-        (number,) = one_row(connection, _DIRECTORY)
-        row = one_row(connection, _OWN_LAST, (self._writer,))
+            entered = one_row(connection, _BOTH, (self._writer,))
+            if entered is None:
+                raise _outdated()
+            return Entered(entered[0])
+        row = one_row(connection, _DIRECTORY)
+        if row is None:
+            raise _outdated()
+        (number,) = row
+        last = one_row(connection, _OWN_LAST, (self._writer,))
         connection.execute(_OWN_NEXT, (self._writer, number))
-        return Entered(number, doubtful_happened=row is not None and row[0] == doubtful)
+        return Entered(number, doubtful_happened=last is not None and last[0] == doubtful)
+
+
+def _outdated() -> StoreUnavailable:
+    return StoreUnavailable("A newer version has changed the database's tables; this one must be replaced.")

@@ -1,7 +1,8 @@
 """The threads that read from PostgreSQL, each with a connection of its own while it reads.
 
-Each read is one transaction with one snapshot: all it sees is of one moment. Must never hand one connection to two
-threads at a time.
+Each read is one transaction with one snapshot: all it sees is of one moment. A statement that gets no answer is given
+up after `PATIENCE_S`, and the read begun again on a fresh connection, with more patience: that it could be opened shows
+that the server is only slow. Must never hand one connection to two threads at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from actors.store.postgres.connection import PostgresConnection
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")
+
+PATIENCE_S = 5.0
+"""How long a statement, or the next of its rows, is waited for at first."""
+PATIENCE_OF_SLOW_READS_S = 60.0
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -40,7 +45,8 @@ class PostgresReaders:
     async def run(self, read: Callable[[Any], T]) -> T:
         """Run `read` with a connection in a reader thread, in one read transaction.
 
-        A read whose connection fails is done once more on a fresh one, so `read` must not have effects. A cancelled
+        A read whose connection fails is done once more on a fresh one, so `read` must not have effects. A server that
+        takes no connections any more is given up after `PATIENCE_S` and the time to connect. A cancelled
         caller leaves at once; the thread finishes by itself and keeps its place in the limiter until then.
 
         Raises:
@@ -51,17 +57,17 @@ class PostgresReaders:
     def _run(self, read: Callable[[Any], T]) -> T:
         try:
             try:
-                return self._read(read)
+                return self._read(read, self._borrow(), PATIENCE_S)
             except ConnectionFailed as error:
                 _log.warning("reading from PostgreSQL failed: %s; connecting again", error)
                 self._close_idle()  # whatever happened to the server, they were opened before
-                return self._read(read)
+                return self._read(read, self._open_connection(), PATIENCE_OF_SLOW_READS_S)
         except StatementFailed as error:
             _log.error("reading from PostgreSQL failed: %s", error)
             raise StoreUnavailable("The store cannot be read right now.") from error
 
-    def _read(self, read: Callable[[Any], T]) -> T:
-        connection = self._borrow()
+    def _read(self, read: Callable[[Any], T], connection: PostgresConnection, patience_s: float) -> T:
+        connection.patience_s = patience_s
         try:
             connection.execute(_BEGIN)
             try:

@@ -2,11 +2,14 @@
 
 Owns the tables `migration` and `setting`. A step that was ever released is never edited: its checksum is compared at
 every start. Nodes may start at the same time: each step begins with its row in `migration`, so one of them waits for
-the other. Must never open a database that a newer version wrote, nor one that was sealed by another server key.
+the other. A step is taken only while no node lives, and fences off what one of them may still have under way: an older
+version must not write into tables that have changed under it. Must never open a database that a newer version wrote,
+nor one that was sealed by another server key.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +32,11 @@ POSTGRES_MIGRATIONS = (
 
 _MIGRATION_TABLE = """CREATE TABLE IF NOT EXISTS migration(
   id bigint PRIMARY KEY, applied_ms bigint NOT NULL, checksum bytea NOT NULL)"""
+_CLUSTER_STEP = 2
+"""Made the tables of nodes and partitions."""
+_LEASE_LEFT_S_MAX = 60.0
+_LEASE_MARGIN_S = 0.5
+_LOOK_S = 0.1
 _ATTEMPTS = 10
 """Of making the first table: two nodes that do so at the same time may disturb each other."""
 
@@ -69,17 +77,14 @@ def migrate(connection: PostgresConnection, migrations: Sequence[Migration], *, 
     """Bring the database to the newest schema, one transaction a step.
 
     Raises:
-        SetupError: it was written by a newer version, or by steps that differ from ours.
+        SetupError: it was written by a newer version, or by steps that differ from ours; or nodes run on it.
         StatementFailed: a step failed; it left nothing behind.
     """
     _make_migration_table(connection)
+    gives_up_s = None
     while True:
+        refuse_newer(connection, known=len(migrations))
         found: dict[int, bytes] = dict(all_rows(connection, "SELECT id, checksum FROM migration"))
-        if max(found, default=0) > len(migrations):
-            raise SetupError(
-                f"The database has schema {max(found)}; this version knows {len(migrations)}.",
-                hint="Start the version that wrote it, or a newer one.",
-            )
         for migration in migrations:
             if found.get(migration.number, migration.checksum) != migration.checksum:
                 raise SetupError(
@@ -89,7 +94,47 @@ def migrate(connection: PostgresConnection, migrations: Sequence[Migration], *, 
         missing = [migration for migration in migrations if migration.number not in found]
         if not missing:
             return
-        _apply(connection, missing[0], now_ms=now_ms)
+        living = _living(connection) if _CLUSTER_STEP in found else []
+        if not living:
+            _apply(connection, missing[0], now_ms=now_ms, with_nodes=_CLUSTER_STEP in found)
+            continue
+        # One that was killed, perhaps this one itself, has a lease that nobody renews; its end is waited for.
+        left_s = min(_LEASE_LEFT_S_MAX, max(left_s for _, left_s in living))
+        gives_up_s = gives_up_s or time.monotonic() + left_s + _LEASE_MARGIN_S
+        if time.monotonic() > gives_up_s:
+            raise _nodes_live(living)
+        time.sleep(min(left_s, _LOOK_S))
+
+
+def refuse_newer(connection: PostgresConnection, *, known: int = len(POSTGRES_MIGRATIONS)) -> None:
+    """Nothing, unless a newer version has changed the tables.
+
+    Args:
+        known: the newest step of this version.
+
+    Raises:
+        SetupError: it has.
+    """
+    (newest,) = one_row(connection, "SELECT coalesce(max(id), 0) FROM migration")
+    if newest > known:
+        raise SetupError(
+            f"The database has schema {newest}; this version knows {known}.",
+            hint="Start the version that wrote it, or a newer one.",
+        )
+
+
+def _living(connection: PostgresConnection) -> list[tuple[str, float]]:
+    """Nodes whose leases last, and for how many seconds more."""
+    left = "extract(epoch FROM expires_at - clock_timestamp())::float8"
+    return all_rows(connection, f"SELECT node_id, {left} FROM node WHERE expires_at > clock_timestamp() ORDER BY 1")
+
+
+def _nodes_live(living: Sequence[tuple[str, float]]) -> SetupError:
+    names = ", ".join(name for name, _ in living[:5])
+    return SetupError(
+        f"This version changes the database's tables, and other servers run on it: {names}.",
+        hint="Stop all of them first; see docs/scale-out.md, rolling upgrade.",
+    )
 
 
 def _make_migration_table(connection: PostgresConnection) -> None:
@@ -103,11 +148,13 @@ def _make_migration_table(connection: PostgresConnection) -> None:
             return
 
 
-def _apply(connection: PostgresConnection, migration: Migration, *, now_ms: int) -> None:
+def _apply(connection: PostgresConnection, migration: Migration, *, now_ms: int, with_nodes: bool) -> None:
     connection.execute("BEGIN")
     try:
         row = (migration.number, now_ms, migration.checksum)
         connection.execute("INSERT INTO migration VALUES (?, ?, ?)", row)  # first: another node may be at it
+        if with_nodes:
+            _shut_out_nodes(connection)
         connection.run_script(migration.script)
         connection.commit()
     except StatementFailed as error:
@@ -115,6 +162,23 @@ def _apply(connection: PostgresConnection, migration: Migration, *, now_ms: int)
             connection.execute("ROLLBACK")
         if not isinstance(error, ConstraintViolated):
             raise
+    except SetupError:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _shut_out_nodes(connection: PostgresConnection) -> None:
+    """No node joins until this transaction ends (then it looks at the schema), and what a frozen one had under way is
+    fenced off: it owns nothing when it wakes.
+
+    Raises:
+        SetupError: one has just joined.
+    """
+    connection.execute("LOCK TABLE node IN SHARE MODE")
+    living = _living(connection)
+    if living:
+        raise _nodes_live(living)
+    connection.execute("UPDATE part SET owner = NULL, epoch = epoch + 1")
 
 
 def _fixed_parts(connection: PostgresConnection, parts: int) -> int:

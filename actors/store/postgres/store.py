@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,30 +17,33 @@ from typing import Any, TypeVar
 import trio
 
 from actors.store.caches import CALLS_MAX, VaultCaches
+from actors.store.clock import wall_clock_ms
 from actors.store.committer import Committer, running
-from actors.store.database import Connection, ConnectionFailed, StatementFailed, one_row
+from actors.store.database import ConnectionFailed, StatementFailed
 from actors.store.directory import SqlDirectory
+from actors.store.foreign_changes import ForeignChanges, MakeWatch
 from actors.store.keyring import KeyRing
 from actors.store.ledger import Erasure
-from actors.store.meta_jobs import Effects
+from actors.store.ownership import Ownership
 from actors.store.postgres.connection import WRITER_IDLE_IN_TRANSACTION_S, PostgresConnection, open_connection
 from actors.store.postgres.fences import DirectoryFence, Fence, PartFence
-from actors.store.postgres.ownership import Ownership, SoleOwnership
+from actors.store.postgres.overseer import open_overseer
+from actors.store.postgres.ownership import SoleOwnership
+from actors.store.postgres.readers import PATIENCE_S as READING_PATIENCE_S
 from actors.store.postgres.readers import PostgresReaders
 from actors.store.postgres.schema import PreparedDatabase, prepare_database
 from actors.store.postgres.vault_changes import VaultChanges
 from actors.store.postgres.vault_logs import VaultLogs
-from actors.store.postgres.watch import DirectoryWatch
+from actors.store.postgres.writer import PATIENCE_S as WRITING_PATIENCE_S
 from actors.store.postgres.writer import PostgresWriter
 from actors.store.restoring import SNAPSHOT_FOLDER
 from actors.store.rotation import server_key_path
 from actors.store.seal import ServerKey
-from actors.store.sqlite import wall_clock_ms
 from actors.store.unfinished import refuse_unfinished
 from actors.store.vault_rows import shredded_vaults
-from models.errors import NotFound, NotOwner, SettingError, SetupError
+from actors.store.watch import DirectoryWatch, last_change
+from models.errors import NotFound, SettingError, SetupError
 from models.ids import VaultRef
-from models.provider_settings import Secret
 from models.store_settings import StoreSettings
 
 T = TypeVar("T")
@@ -48,7 +51,6 @@ T = TypeVar("T")
 ERASED_IN = ("vault_key", "provider_secret")
 """Tables whose old row versions hold wrapped keys that were overwritten."""
 
-_CHANGED = "UPDATE directory_state SET changes = changes + 1 WHERE one = 1 RETURNING changes"
 _FORGOTTEN_WRITERS = "DELETE FROM directory_writer WHERE at < now() - interval '1 day'"
 
 _log = logging.getLogger(__name__)
@@ -65,20 +67,17 @@ class NoLedger:
         """The transaction has written them already."""
 
 
-class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
+class PostgresStore(VaultCaches, VaultLogs, VaultChanges, ForeignChanges, SqlDirectory):
     """Implements `actors.store.protocol.Store`."""
 
     __slots__ = (
         "_committers",
         "_models",
-        "_on_shredded",
         "_ownership",
         "_parts",
         "_rows_damaged",
-        "_shredded",
         "_snapshot_calls",
         "_snapshots",
-        "_watch",
     )
 
     def __init__(
@@ -92,7 +91,7 @@ class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
         parts: int,
         server_key: ServerKey,
         keyring: KeyRing,
-        watch: Callable[[Callable[[PostgresConnection], None]], DirectoryWatch],
+        watch: MakeWatch,
         settings: StoreSettings,
         now_ms: Callable[[], int],
     ) -> None:
@@ -112,32 +111,12 @@ class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
         self._rows_damaged = 0
         self._snapshots = data_dir / SNAPSHOT_FOLDER
         self._snapshot_calls = trio.CapacityLimiter(CALLS_MAX)
-        self._shredded: frozenset[VaultRef] = frozenset()
-        self._on_shredded: Callable[[VaultRef], None] = _ignored
-        token = trio.lowlevel.current_trio_token()
-
-        def on_change(connection: PostgresConnection) -> None:  # in the watching thread
-            keyring.forget_all()
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._forget_all)
-                token.run_sync_soon(self._note_shredded_elsewhere, frozenset(shredded_vaults(connection)))
-
-        self._watch = watch(on_change)
+        self._begin_to_watch(watch)
 
     @property
     def parts(self) -> int:
         """How many partitions the database has."""
         return self._parts
-
-    @property
-    def node_token(self) -> Secret:
-        """What the servers on this database know each other by."""
-        return self._server_key.node_token
-
-    @property
-    def watch(self) -> DirectoryWatch:
-        """What sees the changes of other nodes."""
-        return self._watch
 
     def _committer(self, vault: VaultRef) -> Committer:
         """The committer of a vault's partition.
@@ -152,12 +131,7 @@ class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
         return self._committers[vault.shard % len(self._committers)]
 
     def _owned_parts(self) -> Sequence[int]:
-        owned = []
-        for part in range(self._parts):
-            with suppress(NotOwner):
-                self._ownership.epoch_nowait(part)
-                owned.append(part)
-        return owned
+        return sorted(self._ownership.owned_nowait())
 
     async def _read_vault(self, vault: VaultRef, read: Callable[[PostgresConnection], T]) -> T:
         """Read rows of a vault. Every node may: what it reads is of one moment, which may be past.
@@ -172,32 +146,6 @@ class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
 
     def _shards_for_new_vaults(self) -> Sequence[int]:
         return range(self._parts)
-
-    def _note_change(self, connection: Connection, effects: Effects) -> None:
-        (effects.change,) = one_row(connection, _CHANGED)
-
-    def _note_committed(self, effects: Effects) -> None:
-        if effects.change:
-            self._watch.note_own(effects.change)
-
-    def _forget_all(self) -> None:
-        """Another node changed something: what was read before is not to be relied on."""
-        self._generation += 1
-        self._live_keys.clear()
-        self._unknown_keys.clear()
-        self._provider_keys.clear()
-
-    def call_on_shredded(self, callback: Callable[[VaultRef], None]) -> None:
-        """Whom to tell, in Trio's thread, that another node has shredded a vault: what is in memory of it must go."""
-        self._on_shredded = callback
-
-    def _note_shredded_elsewhere(self, shredded: frozenset[VaultRef]) -> None:
-        """Vaults whose rows are still there: those of this node's partitions are this node's to remove."""
-        new, self._shredded = shredded - self._shredded, shredded
-        for vault in new:
-            self._on_shredded(vault)
-            with suppress(NotOwner):  # lost a moment ago: the new owner does it
-                self._purge_nowait(vault)
 
     def statistics(self) -> dict[str, Any]:
         """Counters of every committer, what waits now, and all that an operator should be woken for."""
@@ -224,10 +172,6 @@ class PostgresStore(VaultCaches, VaultLogs, VaultChanges, SqlDirectory):
         """From now on calls that write raise `ShuttingDown`; what was accepted is still committed."""
         for committer in self._committers:
             committer.refuse_new_jobs()
-
-
-def _ignored(_vault: VaultRef) -> None:
-    """Nobody is to be told."""
 
 
 @asynccontextmanager
@@ -257,7 +201,7 @@ async def open_postgres_store(
     if not settings.url:
         raise SettingError("store.url is empty.", hint="Such as postgresql://name@host/name.")
     connect = partial(open_connection, settings.url.reveal())
-    writing = partial(connect, idle_in_transaction_s=WRITER_IDLE_IN_TRANSACTION_S)
+    connect_to_write = partial(connect, idle_in_transaction_s=WRITER_IDLE_IN_TRANSACTION_S)
     owner = SoleOwnership() if ownership is None else ownership
 
     key_file, given_key = server_key_path(data_dir, server_key_file), server_key or settings.server_key_bytes()
@@ -265,10 +209,13 @@ async def open_postgres_store(
     prepare = partial(_prepare, connect, data_dir, settings.parts, key_file, given_key, now_ms(), sole)
     ready, changes = await trio.to_thread.run_sync(prepare)
     async with AsyncExitStack() as stack:
-        readers = PostgresReaders(connect, trio.CapacityLimiter(settings.reader_threads))
+        overseer = await stack.enter_async_context(open_overseer())
+        reading = overseer.watching(connect, patience_s=READING_PATIENCE_S)
+        writing = overseer.watching(connect_to_write, patience_s=WRITING_PATIENCE_S)
+        readers = PostgresReaders(reading, trio.CapacityLimiter(settings.reader_threads))
         stack.callback(readers.close)
 
-        keyring = KeyRing(ready.server_key, connect, entries_max=settings.data_key_cache_max)
+        keyring = KeyRing(ready.server_key, reading, entries_max=settings.data_key_cache_max)
         stack.callback(keyring.close)  # after the committers, whose last jobs need it
 
         def committer(name: str, fence: Fence, *vacuumed: str) -> Committer:
@@ -288,7 +235,7 @@ async def open_postgres_store(
             parts=ready.parts,
             server_key=ready.server_key,
             keyring=keyring,
-            watch=lambda on_change: DirectoryWatch(connect, on_change, seen=changes),
+            watch=lambda on_change: DirectoryWatch(reading, on_change, seen=changes),
             settings=settings,
             now_ms=now_ms,
         )
@@ -326,7 +273,7 @@ def _prepare(
             connection.execute(_FORGOTTEN_WRITERS)
             if sole is not None:
                 sole.take_all(connection)
-            (changes,) = one_row(connection, "SELECT changes FROM directory_state WHERE one = 1")
+            changes = last_change(connection)
     except ConnectionFailed as error:
         raise SetupError(
             f"PostgreSQL cannot be reached: {error}.", hint="Is store.url right, and may this user write there?"

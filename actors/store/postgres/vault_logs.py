@@ -24,7 +24,7 @@ from actors.store.snapshots import remove_snapshots
 from actors.store.tickets import Batch, Chore, Ticket
 from actors.store.vault_bodies import Loaded, empty_vault, encode_exchange, width_of
 from actors.store.vault_rows import count_vaults
-from models.errors import MemoryRouterError, NotFound, StoreUnavailable
+from models.errors import MemoryRouterError, NotFound, NotOwner, StoreUnavailable
 from models.ids import VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow
 from models.messages import Page, Paged
@@ -205,7 +205,9 @@ class VaultLogs:
 
     def _purge_nowait(self, vault: VaultRef) -> None:
         """Begin to remove the rows of a shredded vault, if this node owns its partition; else the owner will."""
-        if vault.shard not in self._owned_parts():
+        try:
+            committer = self._committer(vault)
+        except NotOwner:
             return
         chore = Chore(
             f"purge of vault {vault.number}",
@@ -213,7 +215,7 @@ class VaultLogs:
             partial(self._note_purged_nowait, vault.number),
             part=vault.shard,
         )
-        self._committer(vault).add_chore_nowait(chore)
+        committer.add_chore_nowait(chore)
 
     def _purge_slice(self, vault: VaultRef, batch: Batch) -> bool:
         """A slice of what an erased vault left behind: rows first, then the files of its caches on this node."""

@@ -3,7 +3,8 @@
 Lives in one committer thread and knows nothing of Trio. A COMMIT that got no answer is in doubt: the transaction is
 settled on a new connection, behind the same fence, before anyone is told anything, and if it had happened, a write of
 its own follows it first: its synchronous commit covers the earlier one, whose wait for the standby may have been cut
-short. Must never acknowledge what is not committed, nor commit behind another owner's back.
+short. A statement that gets no answer is given up after a while, as if the connection had been lost: who waits is told,
+and the queue goes on. Must never acknowledge what is not committed, nor commit behind another owner's back.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ DOUBT_S = 20.0
 knows: a restart of PostgreSQL takes seconds."""
 PAUSE_S = 0.1
 """Between two attempts to find out."""
+PATIENCE_S = 10.0
+"""How long a statement, a COMMIT among them, may get no answer. Twice as long each time, until one succeeds: the server
+may still wait for a standby on behalf of those that were given up."""
+PATIENCE_S_MAX = 60.0
+PATIENCE_IN_DOUBT_S_MIN = 1.0
+PATIENCE_OF_VACUUM_S = 300.0
+LOCK_TIMEOUT_S = 8.0
+"""How long the server lets a writer wait for a lock: shorter than `PATIENCE_S`, so that nothing is left there of one
+that was given up. Locks are held for a moment, unless somebody's COMMIT waits for a standby."""
 VACUUM_INTERVAL_S = 1.0
 """Least time between two clean-ups of a writer that never rests."""
 
@@ -69,8 +79,10 @@ class PostgresWriter:
         "_attempt",
         "_connection",
         "_fence",
+        "_in_doubt_since_s",
         "_name",
         "_open_connection",
+        "_patience_s",
         "_vacuumed",
         "_vacuumed_s",
         "damage",
@@ -92,6 +104,8 @@ class PostgresWriter:
         self._vacuumed = tuple(vacuumed)
         self._vacuumed_s = 0.0
         self._connection: PostgresConnection | None = None
+        self._patience_s = PATIENCE_S
+        self._in_doubt_since_s: float | None = None
         self._attempt: Attempt | None = None
         self.damage: ShardDamaged | None = None
         self.truncate_owed = False
@@ -109,12 +123,11 @@ class PostgresWriter:
 
         A transaction that fails with its connection is tried once more on a fresh one; one in doubt for `DOUBT_S`.
         """
-        self._attempt = None
-        give_up_s = time.monotonic() + DOUBT_S
+        self._attempt = self._in_doubt_since_s = None
         for attempts in range(1, 1 << 30):
             try:
                 return self._transact(tickets)
-            except NotOwner as error:
+            except (NotOwner, StoreUnavailable) as error:  # by the fence
                 self._roll_back()
                 return all_failed(tickets, error if self._attempt is None else _unknown())
             except DatabaseFull:
@@ -128,7 +141,9 @@ class PostgresWriter:
             if self._attempt is None:
                 if attempts > 1:
                     break
-            elif time.monotonic() > give_up_s:
+            elif self._in_doubt_since_s is None:
+                self._in_doubt_since_s = time.monotonic()
+            elif self._doubt_remaining_s() <= 0:
                 _log.critical("%s: a commit got no answer, and cannot be looked up", self._name)
                 return all_failed(tickets, _unknown())
             elif attempts > 1:
@@ -142,11 +157,18 @@ class PostgresWriter:
             ConnectionFailed: it is not committed, or `_attempt` says that nobody knows.
             NotOwner: nothing is committed.
         """
+        self.connected().patience_s = min(self._patience_s, max(PATIENCE_IN_DOUBT_S_MIN, self._doubt_remaining_s()))
         try:
             return self._attempt_transaction(tickets, self._run_at_once)
         except JobFailed:
             self._roll_back()
         return self._attempt_transaction(tickets, self._run_each)
+
+    def _doubt_remaining_s(self) -> float:
+        """How much longer a transaction in doubt is held back."""
+        if self._in_doubt_since_s is None:
+            return float("inf")
+        return self._in_doubt_since_s + DOUBT_S - time.monotonic()
 
     def _attempt_transaction(
         self, tickets: Sequence[Ticket[Any]], run: Callable[[Sequence[Ticket[Any]], PostgresBatch], list[Outcome]]
@@ -174,6 +196,7 @@ class PostgresWriter:
                 self._attempt = Attempt(number, outcomes)
         connection.commit()
         self._attempt = None
+        self._patience_s = PATIENCE_S
         return outcomes
 
     def _run_at_once(self, tickets: Sequence[Ticket[Any]], batch: PostgresBatch) -> list[Outcome]:
@@ -241,6 +264,7 @@ class PostgresWriter:
         if self._connection is None:
             connection = self._open_connection()
             try:
+                connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_S * 1000:.0f}")
                 if all_rows(connection, "SHOW synchronous_commit") == [("off",)]:  # it would answer before the disk
                     connection.execute("SET synchronous_commit = on")
             except StatementFailed:
@@ -259,6 +283,7 @@ class PostgresWriter:
         if self.wal_bytes == _NOTHING:
             return
         try:
+            self.connected().patience_s = PATIENCE_OF_VACUUM_S
             for table in self._vacuumed:
                 self.connected().execute(f"VACUUM {table}")
         except StatementFailed as error:
@@ -278,6 +303,8 @@ class PostgresWriter:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+            if connection.interrupted:
+                self._patience_s = min(2 * self._patience_s, PATIENCE_S_MAX)
 
     def close(self) -> None:
         """Close the connection."""

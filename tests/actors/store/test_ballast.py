@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -40,18 +38,6 @@ TEXT = "x" * 20_000
 def quick_rechecks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the disk more often than a second, so that these tests need not wait."""
     monkeypatch.setattr(ballast, "RECHECK_S", 0.01)
-
-
-@pytest.fixture
-def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A real disk of 4 MiB."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)]
-    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a tmpfs needs root and CAP_SYS_ADMIN")
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
 
 
 def blocks(path: Path) -> int:

@@ -305,6 +305,18 @@ async def test_a_replaced_vault_is_empty_and_its_keys_open_the_new_one(store: St
     assert await texts_of(store, new) == ([], ["c"])
 
 
+async def test_a_key_that_was_looked_up_is_known_at_once_for_as_long_as_it_is_live(
+    store: Store, vault: VaultRef
+) -> None:
+    key_hash = hash_key("mk_account")
+    assert store.find_key_nowait(hash_key("mk_nobody")) is None
+    found = await store.find_key(key_hash)
+    assert store.find_key_nowait(key_hash) == found
+    new = await store.replace_vault(vault)
+    known = store.find_key_nowait(key_hash)
+    assert known is None or known.vault == new
+
+
 async def test_a_replaced_vault_takes_nothing_any_more(store: Store, vault: VaultRef) -> None:
     await store.replace_vault(vault)
     commit = accept(store, vault, "late")

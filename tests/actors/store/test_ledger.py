@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
 from pathlib import Path
 
 import pytest
 
+from actors.store import ledger
 from actors.store.ledger import (
     DeletedAccount,
     ErasedProviderKey,
@@ -21,6 +24,7 @@ from actors.store.ledger import (
 )
 from models.ids import hash_key
 from tests.actors.store.harm import flip
+from tests.patience import PATIENCE_S
 
 ERASURES: list[Erasure] = [
     ErasedVault(vault=3, created_ms=10, erased_ms=20),
@@ -131,3 +135,34 @@ def test_a_revocation_counts_more_than_the_end_of_a_grace_period() -> None:
         assert ledger_of(both).keys == {key: revoked}
     assert ledger_of([revoked]).missing_from(ledger_of([rotated])) == [revoked]
     assert ledger_of([rotated]).missing_from(ledger_of([revoked])) == []
+
+
+def test_processes_append_one_after_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "erasure.log"
+    lines = ledger_lines(ERASURES)
+    path.write_bytes(lines[:-5])
+    with path.open("ab", buffering=0) as other:  # another process, in the middle of its line
+        fcntl.flock(other, fcntl.LOCK_EX)
+        late = ErasedVault(vault=4, created_ms=12, erased_ms=22)
+        appending = threading.Thread(target=LedgerFile(path).append, args=([late],))
+        appending.start()
+        appending.join(0.05)  # it has begun, most likely; it may not write in any case
+        assert path.read_bytes() == lines[:-5]
+        other.write(lines[-5:])
+    appending.join(PATIENCE_S)
+    assert read_ledger(path) == ledger_of([*ERASURES, late]), "nothing was taken for a cut line"
+
+
+def test_what_a_frozen_process_keeps_from_being_written_is_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "erasure.log"
+    monkeypatch.setattr(ledger, "LOCK_WAIT_S", 0.0)
+    file = LedgerFile(path)
+    with path.open("ab") as frozen:
+        fcntl.flock(frozen, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="unavailable"):
+            file.append(ERASURES)
+    assert file.owed == ERASURES
+    file.append(())
+    assert read_ledger(path) == ledger_of(ERASURES)

@@ -166,3 +166,21 @@ def test_a_transaction_that_failed_is_not_reported_as_committed(prepared_url: st
     with pytest.raises(StatementFailed, match="had failed before its COMMIT"):
         connection.commit()
     connection.close()
+
+
+async def test_a_lock_that_is_not_given_is_not_waited_for_and_nothing_of_the_wait_stays_in_the_server(
+    writer: PostgresWriter, prepared_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the COMMIT of one that was given up still waits for a standby there, and holds the row."""
+    monkeypatch.setattr("actors.store.postgres.writer.LOCK_TIMEOUT_S", 0.1)
+    with psycopg.connect(prepared_url) as other:
+        other.execute("UPDATE part SET commits = commits WHERE part = 0")
+        (outcome,) = writer.commit([storing("meanwhile")])
+        assert isinstance(outcome.error, StoreUnavailable)
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        assert other.execute(waiting).fetchone() == (0,)
+    with psycopg.connect(prepared_url) as connection:
+        assert writer.commit([storing("after")])[0].error is None
+        assert bodies(connection) == [b"after"]
