@@ -36,8 +36,8 @@ class Receipt:
 
     __slots__ = ("_commit", "_slot")
 
-    def __init__(self) -> None:
-        self._commit: Commit | None = None
+    def __init__(self, commit: Commit | None = None) -> None:
+        self._commit = commit
         self._slot: ReplySlot | None = None
 
     @property
@@ -113,11 +113,15 @@ class Pin:
         """The vault that is held: after a `submit`, the one that the exchanges went to."""
         return self._entry.vault
 
-    def submit(self, exchanges: Sequence[Exchange]) -> Receipt:
+    def submit(self, exchanges: Sequence[Exchange], *, failed: Callable[[], None] = lambda: None) -> Receipt:
         """Put finished exchanges into the committer's queue. A plain function: it cannot be cancelled halfway.
 
+        Args:
+            failed: called when the commit has failed; the receipt says why.
+
         Raises:
-            Overloaded, TooLarge, ShuttingDown, VaultUnavailable: nothing is being stored; the pin keeps its place.
+            Overloaded, TooLarge, ShuttingDown, VaultUnavailable, NotOwner: nothing is being stored; the pin keeps its
+                place.
         """
         assert self._open, "a pin hands over once, before it is closed"
         self._follow()
@@ -132,6 +136,7 @@ class Pin:
         def on_failed() -> None:
             claim.release()
             reservation.release()
+            failed()
 
         try:
             receipt._commit = self._store.accept_nowait(

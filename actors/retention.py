@@ -15,7 +15,7 @@ import trio
 from actors.store.protocol import Store
 from actors.supervisor import Supervisor
 from models.accounts import SERVER, Retention
-from models.errors import MemoryRouterError
+from models.errors import MemoryRouterError, NotOwner
 from models.ids import VaultRef
 from models.messages import ForgetMatching, ForgottenPart, Page
 from models.selection import MemoryFilter
@@ -97,6 +97,7 @@ async def sweep(
     async for retention in retentions(store, default_days=default_days):
         before_ms = now_ms() - retention.days * DAY_MS
         try:
+            supervisor.check_owned(retention.vault.shard)
             if not await _has_expired(store, retention.vault, before_ms=before_ms):
                 continue
             count = await _forget(supervisor, retention.vault, before_ms=before_ms)
@@ -110,6 +111,8 @@ async def sweep(
                     by=SERVER,
                     detail={"memories": count, "retention_days": retention.days},
                 )
+        except NotOwner:
+            continue  # its owner does this
         except MemoryRouterError as error:  # of one vault: the others are looked at all the same
             logger.warning("retention_skipped", extra={"vault": retention.vault.number, "code": error.code})
         await trio.sleep(PAUSE_S)

@@ -90,7 +90,7 @@ class Supervisor:
         check_owned: Callable[[int], object] = anybody,
     ) -> None:
         self.store = store
-        self._check_owned = check_owned
+        self.check_owned = check_owned  # raises NotOwner for a partition of another node or worker
         self._meter = meter or Unmetered()
         self.embedders = embedders
         self._settings = settings
@@ -169,7 +169,7 @@ class Supervisor:
         Once begun it goes on when its caller is cancelled: half an erasure would leave the old content in memory.
 
         Raises:
-            StorageFull, StoreUnavailable: it is not certain that anything was deleted; ask again.
+            StorageFull, StoreUnavailable: nothing may have been deleted; ask again. NotOwner: it is another node's.
         """
         async with self._erasing:
             with trio.move_on_after(ERASE_TIMEOUT_S, shield=True) as erasing:
@@ -178,6 +178,7 @@ class Supervisor:
                 raise StoreUnavailable("The vault could not be erased in time; ask again until it is.")
 
     async def _replace(self, old: VaultRef, by: Actor) -> None:
+        self.check_owned(old.shard)
         self._forwards[old.number] = await self.store.replace_vault(old, by=by)
         while len(self._forwards) > FORWARDS_MAX:
             self._forwards.popitem(last=False)
@@ -296,7 +297,7 @@ class Supervisor:
         if entry is None:
             if self._draining:
                 raise ShuttingDown("The server is shutting down.", retry_after_s=1)
-            self._check_owned(vault.shard)
+            self.check_owned(vault.shard)
             entry = self._start(vault)
         if entry.quarantined_until_s is not None:
             wait_s = max(1, math.ceil(entry.quarantined_until_s - now_s))

@@ -27,6 +27,15 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one.")] = 8080
+    workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="`sqlite`: processes that serve this port, each with its part of the vaults; "
+            "at most `store.shards`.",
+        ),
+    ] = 1
     drain_timeout_s: Annotated[
         float, Meta(ge=0, le=3_600, description="Seconds that running requests get to finish at shutdown.")
     ] = 30.0

@@ -41,6 +41,11 @@ def check_settings(settings: Settings) -> None:
 
 def _check_network(settings: Settings) -> None:
     server = settings.server
+    if server.workers > 1 and settings.store.kind == "postgres":
+        raise SettingError(
+            'server.workers is for files: with store.kind = "postgres", start several nodes on one database.',
+            hint="See docs/scale-out.md.",
+        )
     if bool(server.tls_certificate_file) != bool(server.tls_key_file):
         raise SettingError("server.tls_certificate_file and server.tls_key_file must be set together.")
     for host in server.allowed_hosts:

@@ -1,17 +1,14 @@
 """The door for the command line of a running server: a Unix socket in the data directory, for its owner only.
 
-One JSON line in, one JSON line out, then the connection closes. Owns the socket file. Must never be reachable
-by another user of the machine: the file is created with mode 0600 and never has a wider one.
+One JSON line in, one JSON line out, then the connection closes. Owns what is said there; the file is the business of
+`router.unix_sockets`. Must never say anything to another user of the machine.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,9 @@ import trio
 
 from models.errors import InvalidRequest, MemoryRouterError, SetupError, StoreUnavailable
 from router.observe import log_event
+from router.unix_sockets import OwnSocket, connect_unix
 
 SOCKET_NAME = "admin.sock"
-SOCKET_MODE = 0o600
-SOCKET_PATH_BYTES_MAX = 100  # sun_path has 108 on Linux, 104 on BSD, with a NUL at the end
 CONNECTIONS_MAX = 8
 REQUEST_BYTES_MAX = 64 * 1024
 REPLY_BYTES_MAX = 64 * 1024 * 1024  # a list of some hundred thousand keys
@@ -69,9 +65,8 @@ async def open_admin_socket(path: Path, perform: Perform) -> AsyncIterator[None]
     Raises:
         SetupError: something else is in the way, or a server answers there.
     """
-    listening = _bind(path)
-    identity = _identity(path)
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    own = OwnSocket(path, backlog=CONNECTIONS_MAX, noun="admin socket")
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(own.listening))
     slots = trio.CapacityLimiter(CONNECTIONS_MAX)
     try:
         async with trio.open_nursery() as connections:
@@ -80,83 +75,7 @@ async def open_admin_socket(path: Path, perform: Perform) -> AsyncIterator[None]
             yield
             connections.cancel_scope.cancel(reason="the server closes its admin socket")
     finally:
-        listening.close()
-        _remove_own(path, identity)
-
-
-def _bind(path: Path) -> socket.socket:
-    _remove_stale(path)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ExitStack() as on_failure:
-        on_failure.callback(listening.close)
-        try:
-            # On Linux the file gets the mode of the unbound socket, so it never exists with a wider one. A
-            # umask would hold for every thread of the process.
-            os.fchmod(listening.fileno(), SOCKET_MODE)
-            with _short_path(path) as address:
-                listening.bind(address)
-            too_wide = stat.S_IMODE(path.stat().st_mode) & ~SOCKET_MODE
-        except OSError as error:
-            raise SetupError(f"{path}: the admin socket cannot be made: {error.strerror or error}.") from error
-        if too_wide:
-            path.unlink()
-            raise SetupError(f"{path}: this system does not let a socket be for its owner only.")
-        listening.listen(CONNECTIONS_MAX)
-        listening.setblocking(False)
-        on_failure.pop_all()
-    return listening
-
-
-def _remove_own(path: Path, identity: tuple[int, int] | None) -> None:
-    if _identity(path) == identity:
-        path.unlink(missing_ok=True)
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise SetupError(f"{path}: in the way of the admin socket, and no socket itself.")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, _short_path(path) as address:
-        probe.settimeout(REQUEST_TIMEOUT_S)
-        try:
-            probe.connect(address)
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise SetupError(f"{path}: {error.strerror or error}.") from error
-        else:
-            raise SetupError(f"{path}: a running server answers there.")
-
-
-@contextmanager
-def _short_path(path: Path) -> Iterator[str]:
-    """A name of `path` that fits into a socket address: itself, or one by way of its open directory.
-
-    Raises:
-        SetupError: the path is too long and the system has no /proc.
-    """
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        by_descriptor = f"/proc/self/fd/{directory}"
-        if not os.path.isdir(by_descriptor):
-            raise SetupError(f"{path}: longer than the {SOCKET_PATH_BYTES_MAX} bytes a socket's path may have.")
-        yield f"{by_descriptor}/{path.name}"
-    finally:
-        os.close(directory)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
+        own.close()
 
 
 async def _handle_connection(perform: Perform, slots: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
@@ -237,17 +156,12 @@ async def call_admin(path: Path, command: str, arguments: dict[str, Any]) -> dic
 
 
 async def _connect(path: Path) -> trio.SocketStream | None:
-    connecting = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _short_path(path) as address, trio.fail_after(REQUEST_TIMEOUT_S):
-            await connecting.connect(address)
+        with trio.fail_after(REQUEST_TIMEOUT_S):
+            return await connect_unix(path)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-        connecting.close()
         return None
     except PermissionError as error:
-        connecting.close()
         raise SetupError(f"{path}: belongs to another user; run this as the user of the server.") from error
     except (OSError, trio.TooSlowError) as error:
-        connecting.close()
         raise StoreUnavailable(f"{path}: the running server does not answer.") from error
-    return trio.SocketStream(connecting)

@@ -17,8 +17,10 @@ from models.ids import INVALID_KEY_HINT, Access, Credential, Principal, looks_li
 from models.provider_settings import Secret
 from router.limits import FailureGate
 
-_KEY_HEADERS = ("x-memory-key", "authorization", "x-api-key", "x-goog-api-key", "api-key")
-_PROVIDER_KEY_HEADERS = ("x-provider-key", *_KEY_HEADERS[1:])
+KEY_HEADERS = ("x-memory-key", "authorization", "x-api-key", "x-goog-api-key", "api-key")
+"""Where a Memory Key is looked for, in this order; in the query after all of them."""
+
+_PROVIDER_KEY_HEADERS = ("x-provider-key", *KEY_HEADERS[1:])
 
 LOOKUP_TIMEOUT_S = 5.0
 """Below the connect timeouts of SDKs' retries; a look-up takes a millisecond, and none when it is cached."""
@@ -121,7 +123,7 @@ def find_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> Cre
     Raises:
         Unauthenticated: there is none, or it is malformed.
     """
-    candidates = [_bare(headers.get(name, "")) for name in _KEY_HEADERS]
+    candidates = [_bare(headers.get(name, "")) for name in KEY_HEADERS]
     for value in (*candidates, query.get("key", "").strip()):
         if looks_like_memory_key(value):
             return parse_key(value)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
+from typing import TYPE_CHECKING
 
 import trio
 
 from actors.choosing_embedders import choose_embedder
 from actors.supervisor import Pin, Receipt, Supervisor
-from models.errors import DeadlineExceeded, MemoryRouterError, Overloaded, QuotaExceeded
+from models.errors import DeadlineExceeded, MemoryRouterError, NotOwner, Overloaded, QuotaExceeded
 from models.ids import Principal
 from models.memory import LOCAL_RECALL_MODEL, Exchange, Message, charged_to
 from models.text import clean
@@ -29,6 +30,9 @@ from router.questions import asked_of
 from router.recalling import NOTHING, Recaller, Recollection
 from router.remembering import MODEL_CHARACTERS_MAX, Rememberer, messages_of
 from router.server_metrics import Metrics
+
+if TYPE_CHECKING:
+    from router.stored_elsewhere import HandingOn
 
 CHOICE_TIMEOUT_S = 1.0
 """For a new vault to begin anew with the embedder that a chat names; it holds nothing yet."""
@@ -53,6 +57,7 @@ class ChatMemory:
         request_id: str,
         content_max_chars: int,
         watch: ChatWatch | None = None,
+        handing_on: HandingOn | None = None,
     ) -> None:
         self._chat = chat
         self._turns = turns
@@ -69,6 +74,8 @@ class ChatMemory:
         self._request_id = request_id
         self._content_max_chars = content_max_chars
         self._watch = watch
+        self._handing_on = handing_on
+        self._is_elsewhere = False
         self._block_key = self._find_block_key()
         self._pin: Pin | None = None
         self._no_pin = DeadlineExceeded.code
@@ -97,7 +104,7 @@ class ChatMemory:
             self._metrics.memory_skipped.increment(self.status)
         if self._watch is not None:
             self._watch.recalled(self.recollection, status=self.status, mode=self._options.access.mode, stores=stores)
-        if stores and self._pin is None:
+        if stores and self._pin is None and not self._is_elsewhere:
             self.not_durable(self._no_pin)
 
     async def _reserve_and_recall(self, budget_s: float, *, stores: bool, recalls: bool) -> None:
@@ -124,6 +131,8 @@ class ChatMemory:
             room = await self._quota.reserve(self._principal, messages, source="proxy", now_ms=now_ms, further=further)
         except MemoryRouterError as error:
             self._no_pin = error.code
+            is_elsewhere = isinstance(error, NotOwner) and error.owner_address  # else nobody is known to own it
+            self._is_elsewhere = bool(is_elsewhere) and self._handing_on is not None
             return
         finally:
             if room is None:
@@ -204,7 +213,7 @@ class ChatMemory:
         Raises:
             MemoryRouterError: the store takes nothing now.
         """
-        if self._handed_off or self._pin is None:
+        if self._handed_off or (self._pin is None and not self._is_elsewhere):
             return None
         self._handed_off = True
         messages = [*self._messages, *self._reply_messages(reply)]
@@ -219,7 +228,12 @@ class ChatMemory:
             model=whole_text(model[:MODEL_CHARACTERS_MAX]),
             request_id=self._request_id,
         )
-        return self._pin.submit([charged_to(self._principal, exchange)])
+        exchange = charged_to(self._principal, exchange)
+        if self._handing_on is not None:
+            quotes = bool(self.recollection.chunks)
+            return self._handing_on.submit(self._pin, self._principal, exchange, quotes=quotes)
+        assert self._pin is not None
+        return self._pin.submit([exchange])
 
     def _reply_messages(self, reply: Reply | None) -> list[Message]:
         if reply is None or not reply.complete or not self._options.store_response:

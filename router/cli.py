@@ -63,9 +63,13 @@ def program() -> None:
 @DATA_DIR
 @click.option("--host", help="Address to listen on; overrides server.host.")
 @click.option("--port", type=int, help="Port to listen on; overrides server.port.")
-def serve(config: Path | None, data_dir: Path, host: str | None, port: int | None) -> None:
+@click.option("--workers", type=int, help="Processes that share the work; overrides server.workers.")
+@click.pass_context
+def serve(
+    context: click.Context, config: Path | None, data_dir: Path, host: str | None, port: int | None, workers: int | None
+) -> None:
     """Run the server. The first start creates the account and prints its key once."""
-    settings = load(config, {"server.host": host, "server.port": port})
+    settings = load(config, {"server.host": host, "server.port": port, "server.workers": workers})
     from models.settings_loading import missing_provider_keys
     from router.observe import log_event
     from router.startup_code import unexpected_startup_code
@@ -74,6 +78,12 @@ def serve(config: Path | None, data_dir: Path, host: str | None, port: int | Non
         log_event("unexpected_startup_code", level=logging.WARNING, file=str(file))
     for sentence in missing_provider_keys(settings, os.environ):
         log_event("provider_key_missing", level=logging.WARNING, reason=sentence)
+    if settings.server.workers > 1:
+        from router.workers import serve_with_workers
+
+        context.exit(
+            run(partial(serve_with_workers, settings, data_dir=data_dir, announce=_print_account_key, warn=warn))
+        )
     from router.runtime import begin_imports, settle_interpreter, uncaught_errors_logged
 
     begin_imports()

@@ -40,7 +40,8 @@ async def cluster_shown(components: Components) -> dict[str, Any]:
     """The JSON of `GET /dashboard/api/cluster` (docs/dashboard.md)."""
     cluster = components.cluster
     if cluster is None:
-        return {"store": components.settings.store.kind, "clustered": False}
+        workers = {} if components.siblings is None else {"workers": components.siblings.shown()}
+        return {"store": components.settings.store.kind, "clustered": False, **workers}
     statistics = cluster.statistics()
     beats: Distribution = statistics.pop("beat_seconds")
     forwarding = {} if components.forwarder is None else components.forwarder.counters

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from router.recalling import Recaller
     from router.remembering import Rememberer
     from router.server_metrics import Metrics
+    from router.siblings import Siblings
+    from router.stored_elsewhere import HandingOn
     from router.upstream import Upstream
 
 
@@ -45,9 +47,9 @@ class Components:
     """Everything a route may use."""
 
     __slots__ = (
-        "body_budget", "cluster", "dashboard", "embedder", "forwarder", "limits", "meter", "metrics", "now_ms",
-        "offload_limiter", "quota", "readiness", "recaller", "rememberer", "settings", "store", "supervisor", "tracing",
-        "upstream",
+        "body_budget", "cluster", "dashboard", "embedder", "forwarder", "handing_on", "limits", "meter", "metrics",
+        "now_ms", "offload_limiter", "quota", "readiness", "recaller", "rememberer", "settings", "siblings", "store",
+        "supervisor", "tracing", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +79,8 @@ class Components:
         self.readiness = readiness
         self.cluster: Cluster | None = None  # this and the forwarder: once the node has joined, where there is one
         self.forwarder: Forwarder | None = None
+        self.handing_on: HandingOn | None = None
+        self.siblings: Siblings | None = None  # where this is one of several workers
         self.tracing = tracing or Untraced()
         self.now_ms = now_ms
         self.limits = RequestLimits(settings.limits, clock=time.monotonic)

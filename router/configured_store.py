@@ -6,7 +6,7 @@ Must never import PostgreSQL's driver where the store is SQLite.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,12 @@ from models.errors import NotOwner, SetupError
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from actors.store.postgres.ownership import Ownership
+    from actors.cluster.workers import Share
+    from actors.store.ownership import Ownership
 
 
 class LateOwnership:
-    """Owns nothing until the node has joined. Implements `actors.store.postgres.ownership.Ownership`."""
+    """Owns nothing until the node has joined. Implements `actors.store.ownership.Ownership`."""
 
     def __init__(self) -> None:
         self._joined: Ownership | None = None
@@ -43,6 +44,10 @@ class LateOwnership:
             raise NotOwner("This node has not joined the cluster yet.")
         return self._joined.epoch_nowait(part)
 
+    def owned_nowait(self) -> Collection[int]:
+        """See `Ownership`."""
+        return () if self._joined is None else self._joined.owned_nowait()
+
     def lost_nowait(self, part: int, epoch: int) -> None:
         """See `Ownership`."""
         if self._joined is not None:
@@ -51,12 +56,13 @@ class LateOwnership:
 
 @asynccontextmanager
 async def open_configured_store(
-    settings: Settings, data_dir: Path, ownership: LateOwnership | None = None
+    settings: Settings, data_dir: Path, ownership: LateOwnership | None = None, *, share: Share | None = None
 ) -> AsyncIterator[Store]:
     """The store that the settings name, for the length of the block.
 
     Args:
         ownership: of the partitions, on PostgreSQL. By default none is owned: that is enough for accounts and keys.
+        share: what of the files is this worker's, where several processes use them.
 
     Raises:
         SetupError: the data directory, the database or the server key cannot be used.
@@ -65,7 +71,7 @@ async def open_configured_store(
     if settings.store.kind == "sqlite":
         from actors.store.sqlite import open_store
 
-        async with open_store(data_dir, settings=settings.store, server_key_file=key_file) as sqlite:
+        async with open_store(data_dir, settings=settings.store, server_key_file=key_file, share=share) as sqlite:
             yield sqlite
         return
     from actors.store.postgres.store import open_postgres_store

@@ -5,6 +5,7 @@ Owns the counts. Must never read from a connection or know what it is for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import trio
@@ -22,17 +23,22 @@ class LimitedListener(trio.abc.Listener[trio.SocketStream]):
         per_address_max: connections that one address, or one /64 of IPv6, may have; 0 for any number.
         exempt: networks that this does not apply to: behind a proxy stand many.
         refused: is told of each connection that is closed.
+        pause_s: after each connection, for other processes that accept from the same socket. Who is awake takes the
+            next one at once, before the others have been woken: without it, most of a burst goes to one of them.
     """
 
     def __init__(
         self,
-        listener: trio.SocketListener,
+        listener: trio.abc.Listener[trio.SocketStream],
         connections_max: int,
         *,
         per_address_max: int = 0,
         exempt: Sequence[Network] = (),
         refused: Callable[[], None] = lambda: None,
+        pause_s: float = 0.0,
     ) -> None:
+        self._pause_s = pause_s
+        self._accepted_s = -math.inf
         self._listener = listener
         self._slots = trio.Semaphore(connections_max, max_value=connections_max)
         self._per_address_max = per_address_max
@@ -46,8 +52,11 @@ class LimitedListener(trio.abc.Listener[trio.SocketStream]):
         await self._slots.acquire()
         stream = None
         try:
+            if self._pause_s:
+                await trio.sleep_until(self._accepted_s + self._pause_s)
             while stream is None:
                 accepted = await self._listener.accept()
+                self._accepted_s = trio.current_time()
                 if self._admits(accepted):
                     stream = accepted
                 else:

@@ -30,6 +30,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from models.server_settings import ServerSettings
+from router.handing_over import HandOver
 from router.head_lines import split_headers, with_lines
 from router.observe import log_event
 from router.request_messages import RequestMessages, put_messages
@@ -233,6 +234,10 @@ class StrictHttp1(H11Protocol):
 class Connection(TCPServer):
     """One connection that ends when its client ends it, and whose reader ends when it is closed.
 
+    Attributes:
+        hand_over: may give the connection away whenever a request begins; None where it stays.
+        first_bytes: what had come on it before it came here; whoever handed it over meant that request to stay.
+
     Hypercorn 0.18 keeps a connection that its client has closed until the keep-alive time is over. It would hold its
     place among `connections_max` for as long: clients that come with a new connection each would soon shut others out.
 
@@ -253,6 +258,8 @@ class Connection(TCPServer):
     _head_deadline = math.inf
     _patience: trio.CancelScope | None = None
     _quick: QuickSocket | None = None
+    hand_over: HandOver | None = None
+    first_bytes = b""
 
     async def run(self) -> None:
         """Serve the connection to its end. Hypercorn's own offers HTTP/2, here there is one protocol."""
@@ -291,7 +298,11 @@ class Connection(TCPServer):
         self._reader = trio.lowlevel.current_task()
         self._head_deadline = trio.current_time() + self.config.header_timeout_s
         with trio.CancelScope() as self._reading:
+            if self.first_bytes:
+                await self.protocol.handle(RawData(self.first_bytes))
             while (data := await self._receive()) is not None:
+                if self._has_gone(data):
+                    break
                 await self.protocol.handle(RawData(data))
                 if not data:
                     break
@@ -321,6 +332,12 @@ class Connection(TCPServer):
         if self._quick is not None:
             return await self._quick.read(RECEIVE_BYTES_MAX)
         return bytes(await self.stream.receive_some(RECEIVE_BYTES_MAX))
+
+    def _has_gone(self, data: bytes) -> bool:
+        """Whether the connection, on which a request begins with these bytes, is another process's now."""
+        if self.hand_over is None or not self._idle or self._has_begun or self.context.terminated.is_set():
+            return False
+        return isinstance(self.stream, trio.SocketStream) and self.hand_over(self.stream, data)
 
     @property
     def _has_begun(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -18,6 +18,9 @@ from router.observe import log_event
 READY = "READY=1"
 STOPPING = "STOPPING=1"
 ALIVE = "WATCHDOG=1"
+
+OWN_VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+"""What the service manager says to this process, and not to those that it starts."""
 
 BEATS_PER_TIMEOUT = 3
 """systemd advises every half of the time-out; a third leaves room for a slow machine."""
@@ -45,9 +48,14 @@ def watchdog_interval_s(*, environ: Mapping[str, str] = os.environ) -> float | N
     return int(timeout_us) / 1_000_000 / BEATS_PER_TIMEOUT
 
 
-async def beat(*, environ: Mapping[str, str] = os.environ) -> None:
-    """Say that the loop goes round until cancelled, as often as asked; return at once if nobody asks."""
+async def beat(*, environ: Mapping[str, str] = os.environ, lives: Callable[[], bool] = lambda: True) -> None:
+    """Say that the loop goes round until cancelled, as often as asked; return at once if nobody asks.
+
+    Args:
+        lives: whether all else does, too; while not, nothing is said.
+    """
     interval_s = watchdog_interval_s(environ=environ)
     while interval_s is not None:
-        notify(ALIVE, environ=environ)
+        if lives():
+            notify(ALIVE, environ=environ)
         await trio.sleep(interval_s)

@@ -51,10 +51,14 @@ def request_scope(request_id: str) -> Iterator[None]:
         _request_id.reset(token)
 
 
-def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) -> None:
-    """Send every log line of the process to `stream` (stderr unless given) as configured."""
+def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, worker: int | None = None) -> None:
+    """Send every log line of the process to `stream` (stderr unless given) as configured.
+
+    Args:
+        worker: the process's number, where several write to one place.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(LineFormatter(as_json=settings.format == "json"))
+    handler.setFormatter(LineFormatter(as_json=settings.format == "json", worker=worker))
     logging.raiseExceptions = False  # a failing handler would print the line's arguments
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -66,13 +70,16 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) ->
 class LineFormatter(logging.Formatter):
     """Turns a record of any logger into one line: time, level, event, request and trace, then its extra fields."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, worker: int | None = None) -> None:
         super().__init__()
         self._as_json = as_json
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         fields = _fields_of(record)
+        if self._worker is not None:
+            fields.setdefault("worker", self._worker)
         if self._as_json:
             return json.dumps(fields, ensure_ascii=True)
         event = "".join(c if c.isprintable() else " " for c in fields.pop("event"))

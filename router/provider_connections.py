@@ -103,6 +103,7 @@ class ProviderConnections:
         headers: HeaderList,
         body: bytes | AsyncIterator[bytes],
         on_sent: Callable[[], None] | None = None,
+        host: str = "",
     ) -> Answer:
         """Send a request; its answer once its headers are here. The answer must be closed.
 
@@ -111,6 +112,7 @@ class ProviderConnections:
             headers: with `content-length` or `transfer-encoding` where the body comes in pieces.
             body: what its iterator raises comes out of here.
             on_sent: told when a body in pieces has come to its end.
+            host: named in place of the base URL's.
 
         Raises:
             NotReached, NotReachedInTime: no connection.
@@ -118,7 +120,7 @@ class ProviderConnections:
             ConnectionBroken: there is no answer.
             NotSendable: the request was given up; the provider is not to blame.
         """
-        sent = [("host", self._host_header), *headers]
+        sent = [("host", host or self._host_header), *headers]
         if isinstance(body, bytes):
             sent.append(("content-length", str(len(body))))
         connection = await self._free() or await self._connect()
@@ -301,7 +303,7 @@ class _Connection:
 
     def begin(self, method: str, target: bytes, headers: HeaderList) -> bytes:
         """The head of a request."""
-        encoded = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+        encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
         framing, lines = split_headers(encoded)
         head = h11.Request(method=method, target=target, headers=encoded if lines is None else framing)
         return with_lines(self.wire.send(head) or b"", lines or b"")

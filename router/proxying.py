@@ -144,6 +144,7 @@ class Proxy:
             request_id=current_request_id(),
             content_max_chars=parts.settings.memory.content_max_chars,
             watch=watch_chat(parts, principal.vault),
+            handing_on=parts.handing_on,
         )
 
     async def _answer_locally(

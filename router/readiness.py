@@ -40,7 +40,7 @@ class Readiness:
     """Why the server is not ready, part by part."""
 
     def __init__(self) -> None:
-        self._checks: dict[str, Callable[[], PartState]] = {}
+        self._checks: dict[str, Callable[[], PartState | None]] = {}
         self._missing: dict[str, str] = {"server": "starting"}
 
     def set_missing(self, part: str, reason: str) -> None:
@@ -51,8 +51,8 @@ class Readiness:
         """This part is ready."""
         self._missing.pop(part, None)
 
-    def watch(self, part: str, check: Callable[[], PartState]) -> None:
-        """Ask a part whenever somebody wants to know."""
+    def watch(self, part: str, check: Callable[[], PartState | None]) -> None:
+        """Ask a part whenever somebody wants to know; None says that there is no such part."""
         self._checks[part] = check
 
     def parts(self, *, writes: bool = False) -> dict[str, PartState]:
@@ -61,7 +61,8 @@ class Readiness:
         Args:
             writes: what only keeps the server from storing anything new fails it, too.
         """
-        states = {"server": READY, **{part: check() for part, check in self._checks.items()}}
+        states = {"server": READY}
+        states |= {part: state for part, check in self._checks.items() if (state := check()) is not None}
         states |= {part: PartState("not ready", reason) for part, reason in self._missing.items()}
         for part in NEEDED_FOR_WRITES & states.keys() if writes else ():
             if states[part].status == "degraded":
@@ -77,6 +78,7 @@ def watch_readiness(components: Components) -> None:
     readiness.watch("embedder", lambda: _embedder(components))
     readiness.watch("vaults", lambda: _vaults(components))
     readiness.watch("upstream", lambda: _upstream(components))
+    readiness.watch("workers", lambda: _workers(components))
     if components.settings.store.kind == "postgres":
         readiness.watch("cluster", lambda: _cluster(components))
 
@@ -87,7 +89,8 @@ def _store(components: Components) -> PartState:
     if statistics["meta"]["damaged"]:
         return PartState("not ready", "meta.db refuses to serve; see the log")
     if damaged:
-        status: Literal["degraded", "not ready"] = "degraded" if damaged < shards else "not ready"
+        some_serve = damaged < shards or components.siblings is not None  # a worker has a share of them
+        status: Literal["degraded", "not ready"] = "degraded" if some_serve else "not ready"
         return PartState(status, f"{damaged} of {shards} shard files refuse to serve; see the log")
     return READY
 
@@ -119,6 +122,14 @@ def _upstream(components: Components) -> PartState:
     if suspended:
         return PartState("degraded", f"{suspended} providers failed repeatedly and are left alone for now")
     return READY
+
+
+def _workers(components: Components) -> PartState | None:
+    down = [] if components.siblings is None else components.siblings.down()
+    if down:
+        names = ", ".join(map(str, down))
+        return PartState("degraded", f"worker {names} is being started again: its vaults answer 503 until it is back")
+    return None if components.siblings is None else READY
 
 
 def _cluster(components: Components) -> PartState:

@@ -103,9 +103,17 @@ def current_session() -> Session | None:
 
 
 def watch_chat(components: Components, vault: VaultRef) -> ChatWatch | None:
-    """What will hear what the current request, a chat, does with memory; None if it did not come through a session."""
-    session = current_session()
-    return None if session is None else components.dashboard.chats.begin(session.number, current_request_id(), vault)
+    """What will hear what the current request, a chat, does with memory; None if it did not come through a session.
+
+    A session of another node or worker asks for it by the id that it knows the request by.
+    """
+    session, chats, request_id = current_session(), components.dashboard.chats, current_request_id()
+    if session is not None:
+        return chats.begin(session.number, request_id, vault, stored_under=request_id)
+    hop = g.get("hop")
+    if hop is None or hop.caller is None or not hop.caller.session:
+        return None
+    return chats.begin(hop.caller.session, hop.caller.request_id, vault, stored_under=request_id)
 
 
 async def authenticate_key(components: Components, headers: Mapping[str, str], query: Mapping[str, str]) -> Caller:

@@ -26,6 +26,9 @@ for headers, memories of a vault, and requests of a key a minute."""
 OPERATIONS = ("chat", "prepare", "search")
 """What asks a vault."""
 
+OF_ALL_WORKERS = frozenset({"memoryrouter_vaults", "memoryrouter_memories", "memoryrouter_memories_bytes"})
+"""What is counted of the whole data directory, whichever worker counts."""
+
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 LAG_INTERVAL_S = 0.1

@@ -14,36 +14,36 @@ finishes its requests, the vaults empty their mailboxes, the store commits what 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from actors import usage_files
 from actors.embedder import Embedder
 from actors.retention import delete_expired
 from actors.store.protocol import Store
 from actors.supervisor import Supervisor, anybody, open_supervisor
-from actors.usage_files import UsageFiles
 from actors.usage_journal import UsageJournal, open_usage
+from actors.usage_shares import usage_files
 from actors.vault_actor import VaultLimits
 from models.embedding import TextEncoder
 from models.settings import Settings
-from models.settings_checks import exposure_warnings
 from router.admin import Administration, first_account_key
 from router.admin_socket import SOCKET_NAME, open_admin_socket
 from router.app import create_app
 from router.body_budget import BudgetedBodies
-from router.clustering import open_member
+from router.clustering import Member, open_member
 from router.components import Components, wall_clock_ms
 from router.configured_store import LateOwnership, open_configured_store
 from router.dashboard.gate import DashboardGate
+from router.dashboard.passing_on import dashboard_at_first
 from router.early_replies import ReplyAfterRequest
 from router.embedding_models import open_configured_embedders
+from router.ending import HARD_EXIT_GRACE_S, open_shutdown_signals
+from router.listening import BoundAddress, address_of, bind, warn_of_exposure
 from router.notifying import READY, STOPPING, beat, notify
 from router.observe import log_event
 from router.passing_through import PacedUploads, is_upload
@@ -52,13 +52,19 @@ from router.readiness import Readiness, watch_readiness
 from router.recalling import Recaller
 from router.remembering import Rememberer
 from router.request_ids import WithRequestId
-from router.server import HARD_EXIT_GRACE_S, BoundAddress, address_of, bind, open_shutdown_signals, serve_app
+from router.server import SecondEntrance, log_serving, on_hangup, serve_app
 from router.server_metrics import Metrics
+from router.siblings import Siblings
+from router.stored_elsewhere import TakesExchanges, open_handing_on
 from router.streaming import CloseWithRequest
 from router.tls import open_tls
 from router.tracing import Traced, Untraced, open_tracing
 from router.upstream import Upstream, open_upstream
 from router.watched_metrics import watch_parts
+from router.worker_answers import answering_siblings
+
+if TYPE_CHECKING:
+    from router.worker import Worker
 
 
 async def serve(
@@ -68,6 +74,7 @@ async def serve(
     announce: Callable[[str], None],
     warn: Callable[[str], None] = lambda _: None,
     encoder: TextEncoder | None = None,
+    worker: Worker | None = None,
     task_status: trio.TaskStatus[BoundAddress] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the server until SIGTERM or SIGINT, then drain and return.
@@ -77,22 +84,23 @@ async def serve(
         announce: gets the account key's line on the first start; it is never shown again.
         warn: gets what whoever starts the server should see beside the log.
         encoder: embeds texts; unless given, the built-in model is opened.
+        worker: this process among several on the data directory, if it is one (`router.workers`).
         task_status: gets the bound address once requests are served.
 
     Raises:
         SetupError: the port, the data directory, the model or the server key cannot be used.
     """
     drain_s = settings.server.drain_timeout_s
-    async with open_shutdown_signals(exit_within_s=drain_s * 2 + HARD_EXIT_GRACE_S) as shutdown:
+    asked = None if worker is None else worker.wait_stop
+    async with open_shutdown_signals(exit_within_s=drain_s * 2 + HARD_EXIT_GRACE_S, asked=asked) as shutdown:
         open_tls(settings.server)  # this and the next line fail before anything is written
-        with bind(settings.server) as listening:
+        with bind(settings.server) if worker is None else worker.listening as listening:
             address = address_of(listening, tls=bool(settings.server.tls_certificate_file))
-            for sentence in exposure_warnings(settings):
-                log_event("exposed_without_tls", level=logging.WARNING, reason=sentence)
-                warn(sentence)
+            if worker is None:
+                warn_of_exposure(settings, warn)
             async with (
                 open_components(
-                    settings, data_dir, address=address.authority, announce=announce, encoder=encoder
+                    settings, data_dir, address=address.authority, announce=announce, encoder=encoder, worker=worker
                 ) as components,
                 trio.open_nursery() as background,
             ):
@@ -110,18 +118,55 @@ async def serve(
                         with trio.move_on_after(drain_s):
                             await components.forwarder.hand_over()
 
-                async with open_admin_socket(data_dir / SOCKET_NAME, administration(components, address.url).perform):
+                async with (
+                    _open_admin_socket(components, data_dir, address.url, worker),
+                    _open_entrance(components, worker) as entrance,
+                ):
                     await serve_app(
                         application(components),
                         settings.server,
                         shutdown_trigger=shutdown_requested,
                         listening=listening,
+                        beside=entrance,
                         trusted_proxies=components.limits.trusted_proxies,
                         limited=components.metrics.limited.increment,
                         refused=components.metrics.heads_refused.increment,
+                        serving=log_serving if worker is None else worker.tell_serving,
+                        renewals=on_hangup if worker is None else worker.open_renewals,
                         task_status=task_status,
                     )
         log_event("server_stopped")
+
+
+@asynccontextmanager
+async def _open_admin_socket(
+    components: Components, data_dir: Path, url: str, worker: Worker | None
+) -> AsyncIterator[None]:
+    """Answer the command line on the data directory's socket, unless another worker does."""
+    if worker is not None and not worker.is_first:
+        yield
+        return
+    async with open_admin_socket(data_dir / SOCKET_NAME, administration(components, url).perform):
+        yield
+
+
+@asynccontextmanager
+async def _open_entrance(components: Components, worker: Worker | None) -> AsyncIterator[SecondEntrance | None]:
+    """Where other workers come in; waits until all of them are ready to be asked."""
+    server, forwarder = components.settings.server, components.forwarder
+    if worker is None or forwarder is None:
+        yield None
+        return
+    # Where each worker counts the connections of an address, none may come to it uncounted.
+    keys = None if server.connections_per_address_max else components.store
+    async with worker.open_entrance(
+        connections_max=server.connections_max,
+        drain_s=server.drain_timeout_s,
+        keys=keys,
+        handed_over=forwarder.note_handed_over,
+    ) as entrance:
+        await worker.wait_admitted()
+        yield entrance
 
 
 @asynccontextmanager
@@ -132,6 +177,7 @@ async def open_components(
     address: str,
     announce: Callable[[str], None],
     encoder: TextEncoder | None,
+    worker: Worker | None = None,
 ) -> AsyncIterator[Components]:
     """Open everything that requests use, one inside the other, for the length of the block; arguments as of `serve`.
 
@@ -142,15 +188,17 @@ async def open_components(
         SetupError: the data directory, the model or the server key cannot be used.
     """
     ownership = LateOwnership()
+    share = None if worker is None else worker.share
     async with (
         open_tracing(settings.tracing) as tracing,
-        open_configured_store(settings, data_dir, ownership) as store,
+        open_configured_store(settings, data_dir, ownership, share=share) as store,
     ):
-        account_key = await first_account_key(store, created_ms=wall_clock_ms())
-        if account_key is not None:
-            announce(account_key)
+        if worker is None or worker.is_first:
+            account_key = await first_account_key(store, created_ms=wall_clock_ms())
+            if account_key is not None:
+                announce(account_key)
         async with (
-            open_usage(store, UsageFiles(data_dir / usage_files.FOLDER), settings.usage, now_ms=wall_clock_ms) as usage,
+            open_usage(store, usage_files(data_dir, share), settings.usage, now_ms=wall_clock_ms) as usage,
             open_configured_embedders(settings, data_dir, encoder=encoder) as embedders,
             open_supervisor(
                 store,
@@ -159,7 +207,7 @@ async def open_components(
                 vault_limits(settings),
                 drain_timeout_s=settings.server.drain_timeout_s,
                 meter=usage,
-                check_owned=ownership.epoch_nowait if settings.store.kind == "postgres" else anybody,
+                check_owned=ownership.epoch_nowait if settings.store.kind == "postgres" or worker else anybody,
             ) as supervisor,
             open_upstream(settings.providers.by_name) as upstream,
         ):
@@ -173,10 +221,13 @@ async def open_components(
                 ownership=ownership,
                 supervisor=supervisor,
                 retire=components.retire,
+                worker=worker,
             ) as member:
-                components.cluster = None if member is None else member.cluster
-                components.forwarder = None if member is None else member.forwarder
-                yield components
+                if member is not None:
+                    components.cluster, components.forwarder = member.cluster, member.forwarder
+                    components.siblings = None if worker is None else siblings_of(worker, member)
+                async with open_handing_on(components) as components.handing_on:
+                    yield components
 
 
 def assemble(
@@ -221,7 +272,7 @@ async def _work_beside(components: Components, scope: trio.CancelScope) -> None:
     loop goes round, and deleting what has expired."""
     with scope:
         async with trio.open_nursery() as tasks:
-            if components.cluster is None:  # a cluster does it for each partition that comes
+            if components.forwarder is None:  # a node does it for each partition that comes, a worker for its own
                 tasks.start_soon(components.supervisor.resume)
             tasks.start_soon(beat)
             tasks.start_soon(components.metrics.measure_lag)
@@ -233,6 +284,18 @@ async def _work_beside(components: Components, scope: trio.CancelScope) -> None:
                 now_ms=components.now_ms,
                 deleted=components.recaller.forget_blocks,
             )
+
+
+def siblings_of(worker: Worker, member: Member) -> Siblings:
+    """The other workers, as the routes see them."""
+    return Siblings(
+        worker.share,
+        forwarder=member.forwarder,
+        address_of=worker.address_of,
+        alive=worker.alive,
+        restarts=lambda: worker.restarts,
+        parts=member.parts,
+    )
 
 
 def vault_limits(settings: Settings) -> VaultLimits:
@@ -260,9 +323,12 @@ def administration(components: Components, url: str = "") -> Administration:
 
 def application(components: Components) -> Any:
     """The application in its wrappers; a request goes through them from the last to the first."""
-    app: Any = BudgetedBodies(create_app(components), components.body_budget, is_streamed=is_upload)
+    app: Any = TakesExchanges(create_app(components), components)
+    app = BudgetedBodies(app, components.body_budget, is_streamed=is_upload)
     for wrap in (PacedUploads, ReplyAfterRequest, CloseWithRequest):
         app = wrap(app)
     if components.settings.dashboard.enabled:
-        app = DashboardGate(app)
-    return WithRequestId(components.tracing.wrap(components.metrics.wrap(CanonicalPath(app))))
+        timeout_s = components.settings.server.body_timeout_s
+        app = dashboard_at_first(DashboardGate(app), components.siblings, body_timeout_s=timeout_s)
+    app = WithRequestId(components.tracing.wrap(components.metrics.wrap(CanonicalPath(app))))
+    return answering_siblings(app, components)

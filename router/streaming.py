@@ -10,6 +10,7 @@ provider down without any buffer between them, and a client that leaves cancels 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack
@@ -22,7 +23,9 @@ from quart.wrappers import base as quart_wrappers
 from quart.wrappers.response import ResponseBody
 
 from models.errors import MemoryRouterError, UpstreamError
+from router.forwarding import AnswerBroken
 from router.headers import HeaderList
+from router.observe import log_event
 from router.providers.base import Collector, Reply, Signal, Splitter, WireFormat
 from router.spans import step
 from router.sse import Event
@@ -280,6 +283,8 @@ class CloseWithRequest:
             await self._app(scope, receive, send)
         except* _CLIENT_GONE:
             pass
+        except* AnswerBroken:  # the answer has no end, and so the server ends the connection
+            log_event("answer_broken_off", level=logging.WARNING)
         finally:
             with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
                 await stack.aclose()

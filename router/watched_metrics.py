@@ -202,7 +202,16 @@ FORWARDING = Group(
     ("forwarded", "memoryrouter_forwarded_requests_total", "counter", "Requests sent on, by answers of other nodes."),
     ("redirected", "memoryrouter_forwarded_redirected_total", "counter", "Of them, those that named another owner."),
     ("failed", "memoryrouter_forwarded_failed_total", "counter", "Requests whose vault was not reached: 503."),
+    ("handed_over", "memoryrouter_connections_handed_over_total", "counter",
+     "Clients' connections that went to the worker of the vault that was asked for."),
+)  # fmt: skip
+
+WORKERS = Group(
+    ("worker",),
+    ("up", "memoryrouter_worker_up", "gauge", "1 for a worker that has answered this scrape, 0 for one that has not."),
+    ("restarts", "memoryrouter_worker_restarts_total", "counter", "Times that a worker was started again."),
 )
+"""Only where there are several; `router.worker_answers` reads them."""
 
 READINESS = Group(
     ("part",),
@@ -243,8 +252,9 @@ def _store_files(components: Components) -> Rows:
     statistics, settings = components.store.statistics(), components.settings.store
     bounds = {"queue_rows_max": settings.queue_rows_max, "queue_bytes_max": settings.queue_bytes_max}
     files = {"meta": statistics["meta"]}
-    name = "shard" if settings.kind == "sqlite" else "writer"
-    files |= {f"{name}-{number}": numbers for number, numbers in enumerate(statistics["shards"])}
+    name, shards = "shard" if settings.kind == "sqlite" else "writer", statistics["shards"]
+    own = statistics.get("shard_numbers", range(len(shards)))  # a worker writes some of them
+    files |= {f"{name}-{number}": numbers for number, numbers in zip(own, shards, strict=True)}
     return [((file,), {**numbers, **bounds}) for file, numbers in files.items()]
 
 

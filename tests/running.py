@@ -28,7 +28,7 @@ from models.provider_settings import ProviderSettings
 from models.server_settings import ServerSettings
 from models.settings import ProvidersSettings, Settings, StoreSettings
 from router import service
-from router.server import BoundAddress
+from router.listening import BoundAddress
 from tests.fakes.embedding import HashEmbedding
 from tests.patience import PATIENCE_S, PATIENT_ENVIRONMENT, PATIENT_PROXY, PATIENT_VAULTS
 

@@ -22,6 +22,7 @@ from actors.cluster.membership import BEATS_PER_LEASE, Identity, Membership, Sig
 from actors.cluster.ownership import Held, LeasedOwnership, Owned
 from actors.cluster.steps import Callbacks, Steps
 from actors.cluster.view import Placement, View, placed, planned
+from actors.store.postgres.connection import PostgresConnection
 from models.cluster_settings import ClusterSettings
 from models.distributions import STEP_SECONDS, Distribution
 from models.errors import SetupError, StoreUnavailable
@@ -59,6 +60,7 @@ class Cluster:
         parts: int,
         clock: Callable[[], float],
         before_beat: Callable[[], None] | None,
+        check_schema: Callable[[PostgresConnection], None],
     ) -> None:
         self._me = identity.node_id
         self.address = identity.address
@@ -69,8 +71,9 @@ class Cluster:
         self._token = trio.lowlevel.current_trio_token()
         connect = partial(connecting, url)
         self.membership = Membership(
-            identity, ttl_s=ttl_s, connect=connect, seen=self._seen_in_thread, clock=clock, before_beat=before_beat
-        )
+            identity, ttl_s=ttl_s, connect=connect, seen=self._seen_in_thread, clock=clock, before_beat=before_beat,
+            check_schema=check_schema,
+        )  # fmt: skip
         self._claims = Claims(identity.node_id, connect=connect, clock=clock)
         self.ownership = LeasedOwnership(
             identity.node_id, parts, lease=lambda: self.membership.lease, clock=clock, lost=self._lost_in_thread
@@ -355,6 +358,7 @@ async def open_cluster(
     lost: Callable[[int], None],
     clock: Callable[[], float] = machine_clock,
     before_beat: Callable[[], None] | None = None,
+    check_schema: Callable[[PostgresConnection], None] = lambda _: None,
 ) -> AsyncIterator[Cluster]:
     """Be a node for the length of the block; leaving it hands everything over within `LEAVE_TIMEOUT_S`.
 
@@ -365,7 +369,7 @@ async def open_cluster(
         data_dir: of this node alone, locked by the caller; it holds the node's name.
         parts: as many as the database has.
         released, acquired, lost: see `Callbacks`.
-        clock, before_beat: see `Membership`.
+        clock, before_beat, check_schema: see `Membership`.
 
     Raises:
         SetupError: the settings do not fit, or another living node has this name.
@@ -383,6 +387,7 @@ async def open_cluster(
             parts=parts,
             clock=clock,
             before_beat=before_beat,
+            check_schema=check_schema,
         )
         try:
             await cluster._join()

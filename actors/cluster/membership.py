@@ -91,6 +91,7 @@ class Membership:
         seen: Callable[[Sighting], None],
         clock: Callable[[], float] = machine_clock,
         before_beat: Callable[[], None] | None = None,
+        check_schema: Callable[[PostgresConnection], None] = lambda _: None,
     ) -> None:
         """Nothing happens before `start`.
 
@@ -99,6 +100,7 @@ class Membership:
             seen: told after each look at the tables, in the thread.
             clock: this machine's; only differences count.
             before_beat: called in the thread before each renewal. For tests: one that blocks freezes the thread.
+            check_schema: raises `SetupError` if a newer version has changed the tables; no lease is taken then.
         """
         self._identity = identity
         self._ttl_s = ttl_s
@@ -106,6 +108,7 @@ class Membership:
         self._seen = seen
         self._clock = clock
         self._before_beat = before_beat
+        self._check_schema = check_schema
         self._thread = threading.Thread(target=self._run, name=f"lease {identity.node_id}", daemon=True)
         self._wake = threading.Event()
         self._stopping = False
@@ -188,7 +191,7 @@ class Membership:
 
     def _failed(self, error: Exception) -> float:
         self._counters["failures"] += 1
-        known = isinstance(error, DATABASE_ERRORS)
+        known = isinstance(error, (*DATABASE_ERRORS, MemoryRouterError))
         _log.warning("%s: no heartbeat: %s", self._identity.node_id, error if known else type(error).__name__)
         self._disconnect()
         return self._ttl_s / RETRIES_PER_LEASE * self._random.uniform(0.5, 1.0)
@@ -235,15 +238,27 @@ class Membership:
         return True
 
     def _join(self, connection: PostgresConnection) -> None:
-        """Put our row there, or in the place of one that is dead or was ours."""
+        """Put our row there, or in the place of one that is dead or was ours.
+
+        Who changes the tables looks for rows, and lets none be put there until that is done: so one looks afterwards.
+        """
+        self._check_schema(connection)
         sent_s = self._clock()
         us = self._identity
         about_us = (us.node_id, us.address, us.zone, us.version, us.weight, self._ttl_s, self._previous)
         for (incarnation,) in connection.execute(_JOIN, about_us).fetchall():
+            self._check_schema_or_leave(connection, incarnation)
             self.lease = Lease(incarnation, sent_s + FENCE * self._ttl_s)
             self.refused = 0
             self._counters["joins"] += 1
             _log.info("%s: joined as incarnation %d", us.node_id, incarnation)
+
+    def _check_schema_or_leave(self, connection: PostgresConnection, incarnation: int) -> None:
+        try:
+            self._check_schema(connection)
+        except MemoryRouterError:
+            connection.execute(_LEAVE, (self._identity.node_id, incarnation))
+            raise
 
     def _wait_for_our_name(self, connection: PostgresConnection) -> float:
         """Somebody lives under our name: most likely ourselves before a crash. Until that lease has ended."""
@@ -276,6 +291,7 @@ ON CONFLICT (node_id) DO UPDATE SET
 WHERE old.expires_at <= clock_timestamp() OR old.incarnation = ?7
 RETURNING incarnation
 """
+_LEAVE = "DELETE FROM node WHERE node_id = ? AND incarnation = ?"
 _REMAINING = """
 SELECT extract(epoch FROM expires_at - clock_timestamp())::double precision FROM node WHERE node_id = ?
 """

@@ -1,6 +1,6 @@
 """Which partitions this node owns now, and where the others are: what every write and every request asks.
 
-Implements `actors.store.postgres.ownership.Ownership` by the lease. Reads two values and a clock; blocks nobody, and
+Implements `actors.store.ownership.Ownership` by the lease. Reads two values and a clock; blocks nobody, and
 may be asked in any thread. Owns what this node holds; `actors.cluster.cluster` decides what it should. Must never say
 that a partition is ours after the lease is over: what is said a moment before is checked by the transaction itself.
 """
@@ -8,7 +8,7 @@ that a partition is ours after the lease is over: what is said a moment before i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -91,6 +91,13 @@ class LeasedOwnership:
         if held is not None and held.incarnation == lease.incarnation and self._clock() < lease.until_s:
             return held.epoch
         raise NotOwner(f"Partition {part} is not owned by this node.", owner_address=self.owner_of(part).address)
+
+    def owned_nowait(self) -> Collection[int]:
+        """The partitions whose epochs it would tell: none when its lease is over."""
+        lease = self._lease()
+        if self._clock() >= lease.until_s:
+            return ()
+        return [part for part, held in self.held().items() if held.incarnation == lease.incarnation]
 
     def lost_nowait(self, part: int, epoch: int) -> None:
         """A transaction found that the partition has another owner or epoch. Later epochs are left as they are."""

@@ -33,13 +33,18 @@ class ChatWatch:
         mode: as in `X-Memory-Mode`.
         block: exactly what was injected.
         memory_ids: that the block was made of.
+        stored_under: the request's id in the vault.
         stored_status: "off" (it was not to be stored), "pending", "nothing_new", "handed_over", or why not.
     """
 
-    __slots__ = ("block", "memory_ids", "messages_max", "mode", "recall_ms", "status", "stored_status", "vault")
+    __slots__ = (
+        "block", "memory_ids", "messages_max", "mode", "recall_ms", "status", "stored_status", "stored_under",
+        "vault",
+    )  # fmt: skip
 
-    def __init__(self, vault: VaultRef) -> None:
+    def __init__(self, vault: VaultRef, *, stored_under: str = "") -> None:
         self.vault = vault
+        self.stored_under = stored_under
         self.status = "off"
         self.mode = "on"
         self.block: str | None = None
@@ -80,12 +85,16 @@ class Chats:
     def __len__(self) -> int:
         return len(self._watches)
 
-    def begin(self, session: int, request_id: str, vault: VaultRef) -> ChatWatch:
-        """Watch a chat of this session."""
+    def begin(self, session: int, request_id: str, vault: VaultRef, *, stored_under: str = "") -> ChatWatch:
+        """Watch a chat of this session.
+
+        Args:
+            stored_under: the request's id in the vault, which is another one where another worker was asked.
+        """
         own = [place for place in self._watches if place[0] == session]
         for place in own[: max(0, len(own) - CHATS_OF_SESSION_MAX + 1)]:
             del self._watches[place]
-        watch = self._watches[session, request_id] = ChatWatch(vault)
+        watch = self._watches[session, request_id] = ChatWatch(vault, stored_under=stored_under or request_id)
         self._shrink()
         return watch
 

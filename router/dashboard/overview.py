@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import trio
 
 from actors.store.cache import RecentlyUsed
@@ -22,7 +23,7 @@ from models.errors import MemoryRouterError
 from models.times import format_time
 from models.version import VERSION
 from router.components import Components
-from router.dashboard.recent import ACCOUNTS_MAX, HOUR_S, MINUTE_S, AccountFigures, ProviderFigures, Span
+from router.dashboard.recent import ACCOUNTS_MAX, HOUR_S, MINUTE_S, AccountFigures, ProviderFigures, Span, Told
 from router.provider_keys import find_stored_keys
 
 T = TypeVar("T")
@@ -30,6 +31,9 @@ T = TypeVar("T")
 KEPT_S = 2.0
 COST_SHARE_MAX = 0.01
 """Of one thread's time that adding up may take, however many pages ask."""
+
+OVERVIEW = "overview"
+"""The question to other workers, with the account's number behind it."""
 
 SIZE_TIMEOUT_S = 5.0
 """For adding up; then the numbers of before are shown, or none."""
@@ -61,6 +65,70 @@ class Kept(Generic[T]):
         return self._value
 
 
+class WorkerFigures(msgspec.Struct, frozen=True):
+    """What one worker knows of itself for the overview.
+
+    Attributes:
+        queues: name, what waits in it, and how much may.
+        suspended: providers that it leaves alone.
+    """
+
+    pending: int
+    vaults_active: int
+    memory_bytes: int | None
+    queues: list[tuple[str, int, int | None]]
+    suspended: list[str]
+
+
+class ToldOverview(msgspec.Struct, frozen=True):
+    """A worker's share of an account's overview."""
+
+    account: Told
+    worker: WorkerFigures
+
+
+def told_overview(components: Components, account: int) -> bytes:
+    """This worker's share, for the one in which the dashboard lives."""
+    told = ToldOverview(components.dashboard.recent.of(account).told(), _own_figures(components))
+    return msgspec.msgpack.encode(told)
+
+
+def _own_figures(components: Components) -> WorkerFigures:
+    statistics, links = components.supervisor.statistics(), components.upstream.statistics()
+    store, settings = components.store.statistics(), components.settings
+    lanes = components.supervisor.embedders.default.lanes()
+    rows = sum(shard["queue_rows"] for shard in store["shards"])
+    return WorkerFigures(
+        pending=statistics["inbox_messages"],
+        vaults_active=statistics["live"],
+        memory_bytes=resident_bytes(),
+        queues=[
+            ("commits", rows, settings.store.queue_rows_max * len(store["shards"])),
+            *((f"embedding, {name}", lane["waiting"], lane["waiting_max"]) for name, lane in lanes.items()),
+            ("vaults' mailboxes", statistics["messages_waiting"], None),
+            ("request bodies", components.body_budget.statistics()["waiting"], None),
+            ("provider calls", sum(link["waiting"] for link in links.values()), None),
+        ],
+        suspended=[name for name, link in links.items() if link["breaker"] != "closed"],
+    )
+
+
+def _together(workers: Sequence[WorkerFigures]) -> WorkerFigures:
+    """The whole server's; a queue that one has and another has not counts as it is."""
+    queues: dict[str, tuple[int, int | None]] = {}
+    for name, waiting, capacity in (queue for worker in workers for queue in worker.queues):
+        before, room = queues.get(name, (0, 0))
+        queues[name] = before + waiting, None if capacity is None or room is None else room + capacity
+    memory = [worker.memory_bytes for worker in workers if worker.memory_bytes is not None]
+    return WorkerFigures(
+        pending=sum(worker.pending for worker in workers),
+        vaults_active=sum(worker.vaults_active for worker in workers),
+        memory_bytes=sum(memory) if memory else None,
+        queues=[(name, waiting, capacity) for name, (waiting, capacity) in queues.items()],
+        suspended=sorted({name for worker in workers for name in worker.suspended}),
+    )
+
+
 class Overview:
     """Puts the numbers together."""
 
@@ -72,7 +140,8 @@ class Overview:
         """The JSON of `GET /dashboard/api/overview` (docs/dashboard.md)."""
         parts = self._parts
         now_ms = parts.now_ms()
-        figures, now_s = parts.dashboard.recent.of(account), now_ms / 1000
+        figures, server = await self._figures(account)
+        now_s = now_ms / 1000
         latencies = figures.latencies(now_s)
         return {
             "now": format_time(now_ms),
@@ -86,63 +155,56 @@ class Overview:
                 "per_s": figures.per_second(now_s),
             },
             "latency_ms": {"scope": "account", **{kind: found.body() for kind, found in latencies.items()}},
-            "memories": await self._memories(account),
+            "memories": await self._memories(account, server),
             "tokens": _tokens(figures),
-            "queues": self._queues(),
-            "providers": await self._providers(account, figures),
+            "queues": [
+                {"name": name, "waiting": waiting, "capacity": capacity, "scope": "server"}
+                for name, waiting, capacity in server.queues
+            ],
+            "providers": await self._providers(account, figures, server),
             "series": [*_series(figures, now_s, by_hour=by_hour)],
-            "memory_bytes": resident_bytes(),
+            "memory_bytes": server.memory_bytes,
             "disk": self._disk(),
         }
 
-    async def _memories(self, account: int) -> dict[str, Any]:
+    async def _figures(self, account: int) -> tuple[AccountFigures, WorkerFigures]:
+        """What this server knows: with several workers, all that answer."""
+        parts, siblings = self._parts, self._parts.siblings
+        own, server = parts.dashboard.recent.of(account), _own_figures(parts)
+        if siblings is None:
+            return own, server
+        answers = await siblings.ask_all(f"{OVERVIEW} {account}")
+        others = [_decode(answer) for answer in answers.values()]
+        together = AccountFigures.together([own.told(), *(other.account for other in others)])
+        return together, _together([server, *(other.worker for other in others)])
+
+    async def _memories(self, account: int, server: WorkerFigures) -> dict[str, Any]:
         kept = self._sizes.get(account)
         if kept is None:
             kept = Kept(lambda: self._parts.store.account_size(account), clock=time.monotonic)
             self._sizes.put(account, kept)
         size = await kept.get()
-        statistics = self._parts.supervisor.statistics()
         return {
             "scope": "account",
             "server_scope": ["pending", "vaults_active"],
             "total": None if size is None else size.memories,
             "bytes": None if size is None else size.content_bytes,
             "vaults": None if size is None else size.vaults,
-            "pending": statistics["inbox_messages"],
-            "vaults_active": statistics["live"],
+            "pending": server.pending,
+            "vaults_active": server.vaults_active,
         }
 
-    def _queues(self) -> list[dict[str, Any]]:
-        """What waits for what, of the whole server."""
-        parts = self._parts
-        store, settings = parts.store.statistics(), parts.settings
-        lanes = parts.supervisor.embedders.default.lanes()
-        rows = sum(shard["queue_rows"] for shard in store["shards"])
-        connections = parts.upstream.statistics().values()
-        queues = [
-            ("commits", rows, settings.store.queue_rows_max * len(store["shards"])),
-            *((f"embedding, {name}", lane["waiting"], lane["waiting_max"]) for name, lane in lanes.items()),
-            ("vaults' mailboxes", parts.supervisor.statistics()["messages_waiting"], None),
-            ("request bodies", parts.body_budget.statistics()["waiting"], None),
-            ("provider calls", sum(link["waiting"] for link in connections), None),
-        ]
-        return [
-            {"name": name, "waiting": waiting, "capacity": capacity, "scope": "server"}
-            for name, waiting, capacity in queues
-        ]
-
-    async def _providers(self, account: int, figures: AccountFigures) -> list[dict[str, Any]]:
+    async def _providers(self, account: int, figures: AccountFigures, server: WorkerFigures) -> list[dict[str, Any]]:
         """Those that this account has a key for, or has asked."""
         providers = self._parts.settings.providers.by_name
         stored = await find_stored_keys(self._parts.store, account, providers)
-        links = self._parts.upstream.statistics()
         items = []
         for name, settings in providers.items():
             has_key = name in stored.found or bool(settings.api_key)
             met = figures.providers.get(name)
             if has_key or met is not None:
-                breaker = links.get(name, {}).get("breaker", "closed")
-                items.append(_provider_item(name, met or ProviderFigures(), breaker=breaker, has_key=has_key))
+                suspended = name in server.suspended
+                items.append(_provider_item(name, met or ProviderFigures(), suspended=suspended, has_key=has_key))
         return items
 
     def _disk(self) -> dict[str, int] | None:
@@ -165,8 +227,8 @@ def _tokens(figures: AccountFigures) -> dict[str, Any]:
     }
 
 
-def _provider_item(name: str, met: ProviderFigures, *, breaker: str, has_key: bool) -> dict[str, Any]:
-    if breaker != "closed":
+def _provider_item(name: str, met: ProviderFigures, *, suspended: bool, has_key: bool) -> dict[str, Any]:
+    if suspended:
         state = "open"
     elif not met.requests:
         state = "unknown"
@@ -204,3 +266,6 @@ def resident_bytes() -> int | None:
     with suppress(OSError), open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
     return None
+
+
+_decode = msgspec.msgpack.Decoder(ToldOverview).decode

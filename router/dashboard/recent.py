@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -47,6 +47,11 @@ class Latencies:
         for part in parts:
             counts.update(part._counts)
         return cls(counts)
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """How many there are in each bucket."""
+        return dict(self._counts)
 
     def add(self, milliseconds: float) -> None:
         """One more."""
@@ -98,6 +103,21 @@ class Span:
                 self.latencies.setdefault(kind, Latencies()).add(answered.took_ms[kind])
 
 
+class ToldSpan(msgspec.Struct, frozen=True):
+    """A `Span` as it goes from worker to worker."""
+
+    number: int
+    requests: int
+    errors: int
+    latencies: dict[Kind, dict[int, int]]
+
+    @classmethod
+    def of(cls, span: Span) -> ToldSpan:
+        """Of this one."""
+        latencies = {kind: found.counts for kind, found in span.latencies.items()}
+        return cls(span.number, span.requests, span.errors, latencies)
+
+
 class ProviderFigures(msgspec.Struct):
     """What an account's requests met at one provider.
 
@@ -112,6 +132,27 @@ class ProviderFigures(msgspec.Struct):
     last_error_status: int | None = None
     last_error_ms: int | None = None
     last_used_ms: int | None = None
+
+    def add(self, other: ProviderFigures) -> None:
+        """What another worker's requests met there; the later one of two last requests is the last."""
+        self.requests += other.requests
+        self.errors += other.errors
+        if (other.last_used_ms or 0) >= (self.last_used_ms or 0):
+            self.failing, self.last_used_ms = other.failing, other.last_used_ms
+        if (other.last_error_ms or 0) >= (self.last_error_ms or 0):
+            self.last_error_status, self.last_error_ms = other.last_error_status, other.last_error_ms
+
+
+class Told(msgspec.Struct, frozen=True):
+    """`AccountFigures` as they go from worker to worker."""
+
+    requests: int
+    errors: int
+    tokens: dict[str, int]
+    providers: dict[str, ProviderFigures]
+    minutes: list[ToldSpan]
+    hours: list[ToldSpan]
+    seconds: list[tuple[int, int]]
 
 
 class AccountFigures:
@@ -140,6 +181,35 @@ class AccountFigures:
         self._forget_kinds(minute.number)
         if answered.provider:
             self._add_provider(answered, now_ms=int(now_s * 1000))
+
+    def told(self) -> Told:
+        """All of it, for another worker."""
+        return Told(
+            requests=self.requests,
+            errors=self.errors,
+            tokens=dict(self.tokens),
+            providers=self.providers,
+            minutes=[ToldSpan.of(span) for span in self._minutes],
+            hours=[ToldSpan.of(span) for span in self._hours],
+            seconds=list(self._seconds),
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence[Told]) -> AccountFigures:
+        """What several workers have counted of one account."""
+        figures = cls()
+        figures.requests = sum(part.requests for part in parts)
+        figures.errors = sum(part.errors for part in parts)
+        seconds: Counter[int] = Counter()
+        for part in parts:
+            figures.tokens.update(part.tokens)
+            seconds.update(dict(part.seconds))
+            for name, met in part.providers.items():
+                figures.providers.setdefault(name, ProviderFigures()).add(met)
+        figures._minutes.extend(_spans(span for part in parts for span in part.minutes))
+        figures._hours.extend(_spans(span for part in parts for span in part.hours))
+        figures._seconds.extend(sorted(seconds.items()))
+        return figures
 
     def _count_second(self, second: int) -> None:
         if self._seconds and self._seconds[-1][0] >= second:  # a clock that was set back counts on where it was
@@ -192,6 +262,19 @@ def _current(spans: deque[Span], number: int) -> Span:
     if not spans or spans[-1].number < number:
         spans.append(Span(number))
     return spans[-1]
+
+
+def _spans(told: Iterable[ToldSpan]) -> Iterator[Span]:
+    """Those of one number together, in order."""
+    spans: dict[int, Span] = {}
+    for part in told:
+        span = spans.setdefault(part.number, Span(part.number))
+        span.requests += part.requests
+        span.errors += part.errors
+        for kind, counts in part.latencies.items():
+            known = span.latencies.get(kind, Latencies())
+            span.latencies[kind] = Latencies.of([known, Latencies(Counter(counts))])
+    return (spans[number] for number in sorted(spans))
 
 
 def _all_of(spans: deque[Span], last: int, kept: int) -> Iterator[Span]:

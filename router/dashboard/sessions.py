@@ -19,6 +19,8 @@ TOKEN_BYTES = 32
 SESSIONS_OF_ACCOUNT_MAX = 100
 """Of one account; its own oldest makes room, so that nobody signs out the people of other accounts."""
 
+NUMBERS = 2**62
+
 VAULTS_OPENED_MAX = 1_000
 """Vaults that a session is known to have opened; one that was forgotten is audited once more."""
 
@@ -29,7 +31,7 @@ class Session:
     """One browser that is signed in.
 
     Attributes:
-        number: tells sessions apart; says nothing and opens nothing.
+        number: tells sessions apart, also from those of before a restart, of which other workers may still know.
         key_hash: of the account key, without suffix, that opened it.
         csrf: what each request for data has to say beside the cookie.
         opened: vaults of users whose opening is in the audit log.
@@ -66,7 +68,6 @@ class Sessions:
         self._clock = clock
         self._ended = ended
         self._by_digest: OrderedDict[bytes, Session] = OrderedDict()
-        self._number = 0
 
     def __len__(self) -> int:
         return len(self._by_digest)
@@ -80,9 +81,8 @@ class Sessions:
             self._drop(own[0])
         while len(self._by_digest) >= self._settings.sessions_max:
             self._drop(next(iter(self._by_digest)))
-        self._number += 1
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        session = Session(self._number, key_hash, account_number, now_s=now_s)
+        session = Session(1 + secrets.randbelow(NUMBERS), key_hash, account_number, now_s=now_s)
         self._by_digest[_digest(token)] = session
         return token, session
 

@@ -19,6 +19,7 @@ from router.metrics import METRICS_CONTENT_TYPE
 from router.model_listing import ModelListing
 from router.provider_keys import find_stored_keys
 from router.requests import json_response, read_caller, read_owner
+from router.worker_answers import metrics_page
 
 SIZE_TIMEOUT_S = 2.0
 """For counting what is stored, at a scrape: with 100 000 vaults it takes some 30 ms, in threads."""
@@ -95,7 +96,7 @@ class _SystemApi:
         if access == "account" or (access == "auto" and not is_loopback(settings.server.host)):
             await read_owner(self._parts)
         await self._measure_store()
-        return Response(self._parts.metrics.render(), content_type=METRICS_CONTENT_TYPE)
+        return Response(await metrics_page(self._parts), content_type=METRICS_CONTENT_TYPE)
 
     async def _measure_store(self) -> None:
         """Count what is stored; where that takes too long or cannot be read, the last numbers stay."""

@@ -19,7 +19,7 @@ from actors.retention import (
     trim_audit,
 )
 from models.accounts import OPERATOR, AccountChange
-from models.errors import StoreUnavailable
+from models.errors import NotOwner, StoreUnavailable
 from models.ids import VaultRef
 from models.memory import Message
 from models.messages import ChangeMemory, MemoryChange
@@ -65,6 +65,22 @@ async def filled_vault(house: House) -> VaultRef:
 async def until_written(house: House, vault: VaultRef) -> None:
     await wait_all_tasks_blocked()
     assert not house.inbox(vault)
+
+
+async def test_a_vault_of_another_node_is_left_to_that(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        vault = await filled_vault(house)
+
+        def refuse(part: int) -> None:
+            raise NotOwner("another worker has it")
+
+        check_owned, house.supervisor.check_owned = house.supervisor.check_owned, refuse
+        swept = Swept(house)
+        await swept.sweep(default_days=30)
+        assert swept.deleted == []
+        house.supervisor.check_owned = check_owned
+        await swept.sweep(default_days=30)
+        assert swept.deleted == [vault]
 
 
 async def test_a_vaults_own_setting_wins_over_its_accounts_and_that_over_the_default(autojump_clock: MockClock) -> None:

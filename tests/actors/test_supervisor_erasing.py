@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors import supervisor as supervisor_module
 from models.errors import (
     NotFound,
+    NotOwner,
     StorageFull,
     StoreUnavailable,
     VaultUnavailable,
@@ -57,6 +58,23 @@ async def test_a_vault_that_is_not_in_memory_can_be_erased_and_an_erased_one_aga
         await house.supervisor.erase(vault)
         assert await house.found(vault) == []
         assert len(house.store.disk.vaults) == 2  # the account's own and this one
+
+
+async def test_a_vault_of_another_process_is_left_to_that(autojump_clock: MockClock) -> None:
+    """Also one that took the place of a vault of this one: else two could erase it, each without the other's word."""
+
+    def refuse(part: int) -> None:
+        raise NotOwner("another worker has it")
+
+    async with open_house() as house:
+        vault = await house.new_vault()
+        await house.supervisor.erase(vault)
+        successor = house.supervisor.current(vault)
+        house.supervisor.check_owned = refuse
+        with pytest.raises(NotOwner):
+            await house.supervisor.erase(vault)
+        assert house.supervisor.current(vault) == successor
+        assert successor.number in house.store.disk.vaults
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from models.model_files import MODEL_ID
 from models.version import VERSION
 from tests.fakes.certificates import SelfSigned
 from tests.fakes.trace_receiver import open_trace_receiver
+from tests.patience import wait_until
 from tests.running import ROOT, Client, ServerProcess, open_http, open_program
 
 BINARY = ROOT / "dist" / "memoryrouter"
@@ -126,6 +127,21 @@ def test_benchmarks_start_servers_of_their_own(cache: Path) -> None:
     done = run("bench", "ingest_latency", "--requests", "20", cache=cache)
     assert done.returncode == 0, done.stderr
     assert "p50_ms" in done.stdout
+
+
+async def test_several_workers_are_processes_of_the_same_file(empty: Path, tmp_path: Path, cache: Path) -> None:
+    """It starts itself again; one that is killed is there again soon."""
+    settings = {"MEMORYROUTER_SERVER__WORKERS": "2"}
+    async with serving(empty, tmp_path / "data", cache, settings) as server, open_http(server.url) as http:
+        users = [await Client(http, server.account_key).other(f"user {number}") for number in range(4)]
+        for user in users:
+            await user.ingest(*FACTS)
+            assert await user.contents("dog") == {FACTS[0]}
+        (pid, *_) = [entry["pid"] for entry in server.log if entry["event"] == "worker_started"]
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: sum(entry["event"] == "worker_serving" for entry in server.log) == 3)
+        server.signal(signal.SIGTERM)
+        assert await server.wait() == 0
 
 
 async def test_it_remembers_recalls_and_chats(empty: Path, tmp_path: Path, cache: Path) -> None:

@@ -74,6 +74,24 @@ def test_a_server_on_files_says_that_it_is_alone(server: RunningServer, browser:
         dashboard.assert_accessible()
 
 
+def test_several_workers_are_shown_whichever_takes_a_request(
+    chromium_path: str, browser: Browser, tmp_path: Path
+) -> None:
+    environment = {"MEMORYROUTER_SERVER__WORKERS": "2", "MEMORYROUTER_STORE__SHARDS": "4"}
+    with (
+        running_server(tmp_path / "data", environment=environment) as server,
+        signed_in(browser, Account(server.url, server.account_key)) as dashboard,
+    ):
+        page = dashboard.open("cluster")
+        table = page.get_by_role("table", name="Workers")
+        expect(table.get_by_role("row")).to_have_count(3)
+        expect(table.get_by_role("row", name="0 Serving")).to_contain_text("0, 2")
+        expect(table.get_by_role("row", name="1 Serving")).to_contain_text("1, 3")
+        expect(page.get_by_text("2 workers on one machine")).to_be_visible()
+        dashboard.assert_accessible()
+        dashboard.assert_fits()
+
+
 def test_other_accounts_do_not_see_it(dashboard: Dashboard) -> None:
     page = dashboard.open("cluster")
     expect(page.get_by_text("This is the operator's")).to_be_visible()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ def _asked(body: bytes) -> tuple[str, bool]:
     return text.rpartition("</memory_context>")[2].splitlines()[-1].strip(), bool(request.get("stream"))
 
 
-async def _serve(stream: trio.SocketStream) -> None:
+async def _serve(piece_s: float, stream: trio.SocketStream) -> None:
     buffer = b""
     try:
         while True:
@@ -48,12 +49,12 @@ async def _serve(stream: trio.SocketStream) -> None:
             while len(buffer) < size:
                 buffer += await stream.receive_some()
             body, buffer = buffer[:size], buffer[size:]
-            await _answer(stream, *_asked(body))
+            await _answer(stream, *_asked(body), piece_s=piece_s)
     except trio.BrokenResourceError:
         return  # the server was killed, or its client left
 
 
-async def _answer(stream: trio.SocketStream, asked: str, streamed: bool) -> None:
+async def _answer(stream: trio.SocketStream, asked: str, streamed: bool, *, piece_s: float) -> None:
     reply = reply_to(asked)
     if not streamed:
         body = chat_reply(reply)
@@ -64,15 +65,19 @@ async def _answer(stream: trio.SocketStream, asked: str, streamed: bool) -> None
     pieces = [reply[start : start + 20] for start in range(0, len(reply), 20)]
     for event in [*map(chat_chunk, pieces), chat_chunk(finish_reason="stop"), DONE]:
         await stream.send_all(b"%x\r\n%b\r\n" % (len(event), event))
-        await pass_time(PIECE_S)
+        await pass_time(piece_s)
     await stream.send_all(b"0\r\n\r\n")
 
 
 @asynccontextmanager
-async def open_echo_provider() -> AsyncIterator[str]:
-    """Such a provider on a free port; yields its base URL."""
+async def open_echo_provider(*, piece_s: float = PIECE_S) -> AsyncIterator[str]:
+    """Such a provider on a free port; yields its base URL.
+
+    Args:
+        piece_s: time between two pieces of a stream.
+    """
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as connections:
-        connections.start_soon(trio.serve_listeners, _serve, listeners)
+        connections.start_soon(trio.serve_listeners, partial(_serve, piece_s), listeners)
         yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/v1"
         connections.cancel_scope.cancel(reason="the campaign is over")

@@ -18,7 +18,8 @@ from actors.store.sqlite import open_store
 from actors.supervisor import open_supervisor
 from router import service
 from router.admin import create_account
-from router.server import BoundAddress, serve_app
+from router.listening import BoundAddress
+from router.server import serve_app
 from router.upstream import open_upstream
 from tests.fakes.embedding import HashEmbedding
 from tests.running import Client, open_http, settings_for

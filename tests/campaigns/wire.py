@@ -6,7 +6,7 @@ them surface in whatever test runs next. `WireTransport` puts `httpx.AsyncClient
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import h11
@@ -93,15 +93,20 @@ class Wire:
 
 
 class WireTransport(httpx.AsyncBaseTransport):
-    """Wires to one server, kept for further requests."""
+    """Wires to one server, kept for further requests.
 
-    def __init__(self) -> None:
+    Args:
+        connect: makes one more; by default to where a request's URL says.
+    """
+
+    def __init__(self, connect: Callable[[httpx.URL], Awaitable[Wire]] = Wire.connect) -> None:
+        self._connect = connect
         self._idle: list[Wire] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and read the whole response."""
         body = await request.aread()
-        wire = self._idle.pop() if self._idle else await Wire.connect(request.url)
+        wire = self._idle.pop() if self._idle else await self._connect(request.url)
         finished = False
         try:
             response = await wire.ask(

@@ -62,3 +62,13 @@ def test_origins_and_hosts_are_lists(tmp_path: Path) -> None:
 def test_an_allowed_host_is_a_bare_name(tmp_path: Path, host: str) -> None:
     with pytest.raises(SettingError, match=r"^server\.allowed_hosts are names or addresses"):
         load_settings(None, {"MEMORYROUTER_SERVER__ALLOWED_HOSTS": host}, directory=tmp_path)
+
+
+def test_several_workers_are_for_files_and_several_nodes_for_a_database() -> None:
+    several = {"MEMORYROUTER_SERVER__WORKERS": "2"}
+    assert load_settings(None, several).server.workers == 2
+    assert load_settings(None, {}).server.workers == 1
+    with pytest.raises(SettingError, match=r"server\.workers is for files"):
+        load_settings(None, {**several, "MEMORYROUTER_STORE__KIND": "postgres"})
+    with pytest.raises(SettingError, match=r"server\.workers must be an integer from 1 to 64"):
+        load_settings(None, {"MEMORYROUTER_SERVER__WORKERS": "65"})

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from models.server_settings import ServerSettings
 from models.settings_loading import load_settings
 from router.cli import program
-from router.server import HARD_EXIT_GRACE_S
+from router.ending import HARD_EXIT_GRACE_S
 from tests.packaging.test_wheel import BUILT
 from tests.running import ROOT
 

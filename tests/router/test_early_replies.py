@@ -14,7 +14,8 @@ import trio.testing
 
 from models.server_settings import ServerSettings
 from router.early_replies import ReplyAfterRequest
-from router.server import BoundAddress, serve_app
+from router.listening import BoundAddress
+from router.server import serve_app
 from tests.patience import PATIENCE_S, pass_time_until
 from tests.running import object_of, open_server, settings_for
 

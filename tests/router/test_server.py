@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,9 +20,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from models.errors import SetupError
 from models.server_settings import ServerSettings
 from router.connections import LimitedListener
+from router.ending import open_shutdown_signals
 from router.http1 import ServerConfig
-from router.server import BoundAddress, bind, open_shutdown_signals, serve_app
-from tests.patience import PATIENCE_S
+from router.listening import BoundAddress, bind
+from router.server import serve_app
+from tests.patience import PATIENCE_S, wait_until
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -293,6 +296,34 @@ def test_hypercorn_writes_no_access_log_and_no_name_of_itself() -> None:
     assert config.keep_alive_timeout == SETTINGS.keep_alive_timeout_s
 
 
+async def test_who_shares_a_port_lets_others_have_their_part_of_a_burst(mock_clock: MockClock) -> None:
+    """Each takes one, and is then behind the others for a moment."""
+    (shared,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = shared.socket.getsockname()[1]
+    sharing = LimitedListener(shared, 10, pause_s=1.0)
+    async with trio.open_nursery() as tasks:
+        taken: list[trio.SocketStream] = []
+
+        async def take() -> None:
+            while True:
+                taken.append(await sharing.accept())
+
+        def have_come(least: int) -> bool:
+            return len(taken) >= least
+
+        burst = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(3)]
+        tasks.start_soon(take)
+        for expected in (1, 2, 3):
+            await wait_until(partial(have_come, expected))
+            await wait_all_tasks_blocked(0.01)
+            assert len(taken) == expected
+            mock_clock.jump(1.0)
+        tasks.cancel_scope.cancel()
+    for stream in (*burst, *taken):
+        await stream.aclose()
+    await sharing.aclose()
+
+
 async def test_the_first_signal_is_an_event() -> None:
     async with open_shutdown_signals(exit_within_s=60) as shutdown:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -300,12 +331,24 @@ async def test_the_first_signal_is_an_event() -> None:
             await shutdown.wait()
 
 
+async def test_an_end_that_is_asked_for_is_no_signal() -> None:
+    """The first one after it asks for nothing new, and is not the second."""
+    asked = trio.Event()
+    async with open_shutdown_signals(exit_within_s=60, asked=asked.wait) as shutdown:
+        asked.set()
+        with trio.fail_after(PATIENCE_S):
+            await shutdown.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await wait_all_tasks_blocked(0.01)
+
+
 STUBBORN = """
 import os, signal, sys, trio
-from router.server import open_shutdown_signals
+from router.ending import open_shutdown_signals
 
 async def main():
-    async with open_shutdown_signals(exit_within_s=float(sys.argv[1])) as shutdown:
+    within_s = float(sys.argv[1])
+    async with open_shutdown_signals(exit_within_s=within_s, before_exit=lambda: print("last", flush=True)) as shutdown:
         os.kill(os.getpid(), signal.SIGTERM)
         await shutdown.wait()
         print("draining", flush=True)
@@ -322,9 +365,11 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
         assert process.stdout.readline() == "draining\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=PATIENCE_S) == 128 + signal.SIGINT
+        assert process.stdout.read() == "last\n"
 
 
 def test_an_end_that_takes_too_long_is_made_short() -> None:
     done = subprocess.run([sys.executable, "-c", STUBBORN, "0.1"], capture_output=True, timeout=PATIENCE_S, check=False)
 
     assert done.returncode == 1
+    assert done.stdout == b"draining\nlast\n"

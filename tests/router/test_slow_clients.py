@@ -18,7 +18,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from models.server_settings import ServerSettings
 from router.addresses import networks_of
-from router.server import BoundAddress, serve_app
+from router.listening import BoundAddress
+from router.server import serve_app
 from tests.patience import pass_time_until
 from tests.running import open_server, settings_for
 

@@ -134,6 +134,26 @@ async def test_the_local_clock_may_be_anywhere(cluster_url: str, tmp_path: Path,
         await node.leave()
 
 
+@pytest.mark.parametrize("speed", [0.9, 1.1])
+async def test_a_frozen_node_fences_itself_in_time_by_a_clock_that_runs_slow_or_fast(
+    cluster_url: str, tmp_path: Path, nursery: trio.Nursery, speed: float
+) -> None:
+    """Clocks of machines differ by far less than the margin of a lease."""
+    first = NodeInTest("a", cluster_url, tmp_path)
+    second = NodeInTest("b", cluster_url, tmp_path, clock=lambda: machine_clock() * speed)
+    await nursery.start(first.run)
+    await nursery.start(second.run)
+    await wait_settled(first, second)
+    still_owned: list[int | None] = []
+    before = second.owned()
+    first.on_acquired = lambda part: still_owned.append(second.owns(part))
+    second.gate.freeze()
+    await wait_until(lambda: len(still_owned) >= len(before))
+    assert set(still_owned) == {None}
+    await second.kill()
+    await first.leave()
+
+
 async def test_a_clock_that_jumps_ahead_fences_the_node(
     cluster_url: str, tmp_path: Path, nursery: trio.Nursery
 ) -> None:

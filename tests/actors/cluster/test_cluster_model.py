@@ -1,4 +1,5 @@
-"""Nodes come, go, die, freeze and come back at random: never do two of them own one partition at the same time.
+"""Nodes come, go, die, freeze and come back at random, by clocks that run at different speeds: never do two of them own
+one partition at the same time.
 
 `MEMORYROUTER_TEST_LONG=1` goes on for longer and with more seeds; a failure names its seed.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from actors.cluster.membership import machine_clock
 from tests.actors.cluster.house import PARTS, NodeInTest, rows, wait_settled
 
 LONG = bool(os.environ.get("MEMORYROUTER_TEST_LONG"))
@@ -20,6 +22,8 @@ SEEDS = range(20) if LONG else range(2)
 STEPS = 40 if LONG else 8
 NODES_MAX = 4
 TTL_S = 0.6
+CLOCK_SPEEDS = (0.9, 1.0, 1.1)
+"""Far more than real clocks differ, and less than the margin of a lease."""
 
 
 class Campaign:
@@ -56,7 +60,10 @@ class Campaign:
 
     async def join(self) -> None:
         """One node more."""
-        node = NodeInTest(f"n{next(self._names)}", self.url, self._folder, ttl_s=TTL_S)
+        speed = self.random.choice(CLOCK_SPEEDS)
+        node = NodeInTest(
+            f"n{next(self._names)}", self.url, self._folder, ttl_s=TTL_S, clock=lambda: machine_clock() * speed
+        )
         node.on_acquired = lambda part: self.check_part(part, node)
         await self._tasks.start(node.run)
         self.living.append(node)

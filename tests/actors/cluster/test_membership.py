@@ -12,6 +12,7 @@ import pytest
 from actors.cluster.identity import connecting
 from actors.cluster.membership import FENCE, Identity, Lease, Membership, Sighting, machine_clock
 from actors.store.postgres.connection import PostgresConnection
+from models.errors import SetupError
 from tests.actors.cluster.house import connected
 from tests.patience import PATIENCE_S
 
@@ -44,24 +45,37 @@ class Slow(PostgresConnection):
         return rows
 
 
+class TurnByTurn(Membership):
+    """Lets `looked` be released when a turn in which it has looked is over: it reads the clock until then."""
+
+    looked: threading.Semaphore
+    has_looked = False
+
+    def _wait_until(self, due_s: float) -> None:
+        if self.has_looked:
+            self.has_looked = False
+            self.looked.release()
+        super()._wait_until(due_s)
+
+
 class MemberInTest:
     """A node that does nothing but renew; each turn is waited for."""
 
     def __init__(self, url: str, clock: Callable[[], float], connect: Callable[[], PostgresConnection]) -> None:
         self.leases: list[Lease] = []
-        self._looked = threading.Semaphore(0)
-        self.membership = Membership(
+        self.membership = TurnByTurn(
             Identity("a", "a:1", zone="z"), ttl_s=TTL_S, connect=connect, seen=self._seen, clock=clock
         )
+        self.membership.looked = threading.Semaphore(0)
         self.membership.start()
         self.wait_look()
 
     def _seen(self, sighting: Sighting) -> None:
         self.leases.append(self.membership.lease)
-        self._looked.release()
+        self.membership.has_looked = True
 
     def wait_look(self) -> None:
-        assert self._looked.acquire(timeout=PATIENCE_S)
+        assert self.membership.looked.acquire(timeout=PATIENCE_S)
 
     def look(self) -> None:
         """One more turn."""
@@ -177,6 +191,37 @@ def test_a_hung_statement_is_broken_off(cluster_url: str, database: PostgresConn
     assert member.membership.lease.until_s > clock.now_s
     other.close()
     member.stop()
+
+
+@pytest.mark.parametrize("looks", [0, 1], ids=["before it joins", "while it joins"])
+def test_no_lease_is_taken_on_tables_that_a_newer_version_has_changed(
+    cluster_url: str, database: PostgresConnection, looks: int
+) -> None:
+    """Nor is a row left behind, by which others would wait for the node."""
+    rows: list[int] = []
+
+    def check(connection: PostgresConnection) -> None:
+        ((count,),) = connection.execute("SELECT count(*) FROM node").fetchall()
+        rows.append(count)
+        if len(rows) > looks:
+            raise SetupError("The database has schema 1000.")
+
+    membership = Membership(
+        Identity("a", "a:1"),
+        ttl_s=TTL_S,
+        connect=partial(connecting, cluster_url),
+        seen=lambda _: None,
+        check_schema=check,
+    )
+    membership.start()
+    while membership.failure is None:
+        database.execute("SELECT 1")
+    membership.stop_nowait()
+    membership.wait_stopped()
+    assert isinstance(membership.failure, SetupError)
+    assert membership.lease == Lease()
+    assert rows[: looks + 1] == [0, 1][: looks + 1]
+    assert database.execute("SELECT count(*) FROM node").fetchall() == [(0,)]
 
 
 def test_the_machine_clock_goes_forward() -> None:

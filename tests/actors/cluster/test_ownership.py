@@ -8,7 +8,7 @@ from actors.cluster.membership import Lease
 from actors.cluster.ownership import Held, LeasedOwnership, Owned
 from actors.cluster.placement import Candidate
 from actors.cluster.view import Node, PartRow, Placement, View
-from actors.store.postgres.ownership import Ownership
+from actors.store.ownership import Ownership
 from models.errors import NotOwner
 
 ALICE = Node("alice", 1, "a:1", "", "", 1.0, draining=False, leaving=False, remaining_s=3.0)
@@ -38,10 +38,13 @@ class Alice:
         self.ownership.saw(View(nodes=nodes, parts=rows), placement)
 
     def owns(self, part: int) -> bool:
+        listed = part in self.ownership.owned_nowait()
         try:
             self.ownership.epoch_nowait(part)
         except NotOwner:
+            assert not listed
             return False
+        assert listed
         return True
 
 

@@ -13,6 +13,7 @@ import httpx
 import trio
 
 from tests.campaigns.checker import Acknowledged, Fault
+from tests.campaigns.cluster.chats import Chats
 from tests.campaigns.cluster.field import Field, Node
 from tests.campaigns.load import BUSY, Misbehaved, held_by
 from tests.campaigns.moments import dice, pass_time
@@ -25,6 +26,10 @@ ATTEMPTS_MAX = 40
 """Of one fact, before its client gives it up."""
 ASK_TIMEOUT_S = 4.0
 """After so long a client asks another node."""
+CHATS = 0.4
+"""Part of what is told that is told in a chat."""
+CHATS_MAX = 60
+"""Of one client in a round; each leaves two memories."""
 MEMORIES_MAX = 800
 """In a vault; a search shows at most 1 000."""
 STALE = "x-memory-stale"
@@ -45,6 +50,7 @@ class Crowd:
         self._numbers = itertools.count(1)
         self._rounds = itertools.count(1)
         self.model = Acknowledged()
+        self.chats = Chats(field, self.model)
         self.keys: dict[str, str] = {}
         self.facts: dict[str, list[str]] = {}
         self.tally = Counter[str]()
@@ -106,6 +112,7 @@ class Worker:
         self._nodes = list(field.nodes.values())
         self._mark = mark
         self._random = random_
+        self._chats = 0
         self._timeout_s = ASK_TIMEOUT_S if impatient else float("inf")
 
     async def work(self, stop: trio.Event) -> None:
@@ -114,6 +121,8 @@ class Worker:
         while not stop.is_set():
             if facts and (self._random.random() < 0.4 or len(facts) > MEMORIES_MAX):
                 await self._find(self._random.choice(facts[-20:]))
+            elif self._random.random() < CHATS and self._chats < CHATS_MAX:
+                await self._chat()
             else:
                 await self._tell(stop)
             await pass_time(PAUSE_S)
@@ -158,6 +167,20 @@ class Worker:
             if stop.is_set():
                 return
             await pass_time(PAUSE_S)
+
+    async def _chat(self) -> None:
+        """A streamed chat; nobody repeats it."""
+        node, mark = self._random.choice(self._nodes), self._mark
+        self._chats += 1
+        came_of_it = await self._crowd.chats.stream(
+            node, self._crowd.keys[mark], mark, self._crowd.fact(mark), timeout_s=self._timeout_s
+        )
+        if came_of_it == "finished":
+            self._crowd.tally["chats"] += 1
+        elif came_of_it == "no connection":
+            self._crowd.tally["no connection"] += 1
+        else:
+            self._trouble(node, came_of_it)
 
     async def _find(self, text: str) -> None:
         """What was acknowledged is found by its number, whichever node is asked, unless that says that it is stale."""

@@ -125,6 +125,7 @@ class Field:
 
     Attributes:
         account_key: of the one account, which one of the nodes has made.
+        servers: all processes that there were, with what they logged.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Field:
         self.line = line
         self.watcher = Watcher(url)
         self.account_key = ""
+        self.servers: list[ServerProcess] = []
         self._over = False
         self._tasks = tasks
         self._environment = dict(environment)
@@ -169,6 +171,7 @@ class Field:
         with trio.CancelScope(shield=True):  # it ends with its process, whose output is read until then
             async with open_process(node.data_dir, environment=environment) as server:
                 node.server, node.url, node.gone, node.frozen = server, server.url, trio.Event(), False
+                self.servers.append(server)
                 for line in server.stdout:
                     assert not self.account_key, "two accounts were made"
                     self.account_key = line.removeprefix("account key: ")

@@ -1,15 +1,16 @@
 """Three server processes on one PostgreSQL under load, while everything happens to them that can.
 
-Nothing acknowledged is lost, doubled or another user's; what was acknowledged is found at every node; epochs and commit
-numbers never go back; every partition finds an owner again. A few nemeses strike in each run;
-MEMORYROUTER_TEST_LONG=1 goes through all of them many times. MEMORYROUTER_TEST_SEED repeats a run's choices, though not
-the scheduling of processes.
+Nothing acknowledged is lost, doubled or another user's; what was acknowledged is found at every node; a streamed reply
+that shows its end is whole, and stored; epochs and commit numbers never go back; every partition finds an owner again.
+A few nemeses strike in each run; MEMORYROUTER_TEST_LONG=1 goes through all of them many times. MEMORYROUTER_TEST_SEED
+repeats a run's choices, though not the scheduling of processes.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ import trio
 from tests.campaigns.cluster.crowd import Crowd
 from tests.campaigns.cluster.field import NAMES, Field, open_field
 from tests.campaigns.cluster.nemeses import NEMESES, promote_the_standby
+from tests.campaigns.echo_provider import open_echo_provider
 from tests.campaigns.load import story
 from tests.campaigns.moments import LONG, cycles, dice, new_seed, pass_time
 from tests.patience import PATIENCE_S
@@ -27,6 +29,8 @@ from tests.postgres import PostgresServer, running_postgres
 from tests.running import Client, object_of
 
 TTL_S = 2.0
+PIECE_S = 0.3
+"""Between two pieces of a reply, of which there are about seven: longer than a vault that moves waits for its chats."""
 NEMESES_SHORT = 3
 """Of them strike in a run that is to be short, before the standby is promoted; others the next time."""
 
@@ -44,9 +48,21 @@ def pair() -> Iterator[tuple[PostgresServer, PostgresServer]]:
             standby.stop(signal.SIGQUIT)
 
 
+@asynccontextmanager
+async def open_providing_field(
+    folder: Path, postgres: PostgresServer, *, ttl_s: float, standby: PostgresServer | None = None
+) -> AsyncIterator[Field]:
+    """Nodes with a provider, which takes its time: a reply is often under way when something happens."""
+    async with open_echo_provider(piece_s=PIECE_S) as provider_url:
+        provider = {"PROVIDERS__OPENAI__BASE_URL": provider_url, "PROVIDERS__OPENAI__API_KEY": "sk-echo"}
+        async with open_field(folder, postgres, ttl_s=ttl_s, standby=standby, **provider) as field:
+            yield field
+
+
 async def settled(field: Field, crowd: Crowd, seed: int) -> None:
     """End all nodes in an orderly way, start them anew, and compare everything."""
     await field.end(*NAMES, how=signal.SIGTERM)
+    crowd.chats.settle()
     await field.start(*NAMES)
     await field.wait_owned(*NAMES)
     faults = await crowd.verify(*field.nodes.values())
@@ -69,7 +85,7 @@ async def test_nothing_acknowledged_is_lost_whatever_happens(
     seed = new_seed()
     random_ = dice(seed, "nemeses")
     server, standby = pair
-    async with open_field(tmp_path, server, ttl_s=TTL_S, standby=standby) as field:
+    async with open_providing_field(tmp_path, server, ttl_s=TTL_S, standby=standby) as field:
         crowd = Crowd(field, seed)
         await crowd.add_users()
         rounds = cycles(1, 20)
@@ -84,14 +100,14 @@ async def test_nothing_acknowledged_is_lost_whatever_happens(
                     await pass_time(0.3)
             await settled(field, crowd, seed)
         await crowd.aclose()
-    print(f"seed {seed}: {dict(crowd.tally)}")
+    print(f"seed {seed}: {dict(crowd.tally)}, {crowd.chats.logged()}")
 
 
 async def test_nodes_are_restarted_one_by_one_and_no_other_node_answers_with_an_error(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     seed = new_seed()
-    async with open_field(tmp_path, postgres_server, ttl_s=4.0) as field:
+    async with open_providing_field(tmp_path, postgres_server, ttl_s=4.0) as field:
         crowd = Crowd(field, seed)
         await crowd.add_users()
         async with crowd.working(impatient=False):
@@ -105,9 +121,12 @@ async def test_nodes_are_restarted_one_by_one_and_no_other_node_answers_with_an_
                 print(f"{name} restarted: {crowd.troubles[:5]}")
         faults = await crowd.verify(*field.nodes.values())
         assert not faults, f"seed {seed}:{story(faults)}"
+        assert crowd.chats.finished
+        assert not crowd.tally["torn"], f"seed {seed}: nodes that stopped did not finish chats"
+        assert not crowd.chats.not_stored(), f"seed {seed}: chats whose vaults moved were not stored"
         await revoked_and_deleted_elsewhere(field, crowd)
         await crowd.aclose()
-    print(f"seed {seed}: {dict(crowd.tally)}")
+    print(f"seed {seed}: {dict(crowd.tally)}, {crowd.chats.logged()}")
 
 
 async def revoked_and_deleted_elsewhere(field: Field, crowd: Crowd) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from router.dashboard.recent import (
@@ -15,6 +16,8 @@ from router.dashboard.recent import (
     Kind,
     Latencies,
     RecentFigures,
+    Told,
+    ToldSpan,
 )
 
 BEGIN_S = 1_000_000 * 60.0  # the first second of a minute
@@ -119,3 +122,29 @@ def test_accounts_are_apart_and_bounded() -> None:
     for account in range(2, ACCOUNTS_MAX + 2):
         recent.add(account, answered(1))
     assert recent.of(1).requests == 0
+
+
+def test_what_several_workers_counted_is_together_what_one_would_have_counted() -> None:
+    """Counts, both series, percentiles, requests a second, and whose word on a provider is the last."""
+    one, workers = AccountFigures(), [AccountFigures() for _ in range(3)]
+    random_ = random.Random(7)
+    now_s = 1_000_000.0
+    for number in range(2_000):
+        now_s += random_.choice((0.01, 0.3, 1.0, 40.0))
+        took_ms: dict[Kind, float] = {"all": random_.uniform(1, 900), "recall": random_.uniform(1, 90)}
+        answered = Answered(status=random_.choice((200, 200, 404, 503)), took_ms=took_ms, provider="openai")
+        for figures in (one, random_.choice(workers)):
+            figures.add(answered, now_s=now_s)
+            figures.tokens["input"] += number
+    told = [msgspec.msgpack.decode(msgspec.msgpack.encode(worker.told()), type=Told) for worker in workers]
+    together = AccountFigures.together(told)
+    assert (together.requests, together.errors, together.tokens) == (one.requests, one.errors, one.tokens)
+    assert together.per_second(now_s) == one.per_second(now_s)
+    assert together.providers == one.providers
+    assert [ToldSpan.of(span) for span in together.hours(now_s)] == [ToldSpan.of(span) for span in one.hours(now_s)]
+    pairs = zip(together.minutes(now_s), one.minutes(now_s), strict=True)
+    assert all((ours.requests, ours.errors) == (theirs.requests, theirs.errors) for ours, theirs in pairs)
+    ours, theirs = together.latencies(now_s), one.latencies(now_s)
+    assert {kind: found.body() for kind, found in ours.items()} == {
+        kind: found.body() for kind, found in theirs.items()
+    }

@@ -72,12 +72,20 @@ def test_only_its_own_token_confirms_a_request() -> None:
 def test_the_one_idle_for_longest_makes_room() -> None:
     clock, ended = Clock(), list[int]()
     sessions = Sessions(SETTINGS, clock=clock, ended=lambda session: ended.append(session.number))
-    tokens = [sessions.open(b"key", account)[0] for account in range(150)]
-    sessions.find(tokens[0])
+    opened = [sessions.open(b"key", account) for account in range(150)]
+    (first, _), (second, gone) = opened[:2]
+    sessions.find(first)
     sessions.open(b"key", 999)
-    assert sessions.find(tokens[0]) is not None
-    assert (sessions.find(tokens[1]), ended) == (None, [2])
+    assert sessions.find(first) is not None
+    assert (sessions.find(second), ended) == (None, [gone.number])
     assert len(sessions) == 150
+
+
+def test_a_number_is_never_that_of_a_session_of_before() -> None:
+    """Another worker may still know what that one's chats did, after the one with the sessions was started again."""
+    numbers = [Sessions(SETTINGS, clock=Clock()).open(b"key", 1)[1].number for _ in range(100)]
+    assert len(set(numbers)) == 100
+    assert 0 not in numbers, "that is who tells none"
 
 
 def test_an_account_signs_out_its_own_people_and_no_others() -> None:

@@ -24,19 +24,13 @@ export async function show(root, { signal }) {
   poll(async () => {
     try {
       const found = await api.get("cluster", { signal });
-      if (!found.clustered) {
-        setText(state, "");
-        if (!view) replace(body, alone());
-        view = { update() {} };
-        return;
-      }
       if (!view) {
-        view = drawing();
+        view = found.clustered ? drawing() : found.workers ? crew() : alone();
         replace(body, view.nodes);
       }
       view.update(found);
       state.classList.remove("is-stale");
-      setText(state, `This is ${found.node_id}, one of ${plural(found.nodes.length, "node")}`);
+      setText(state, view.lead(found));
     } catch (error) {
       if (isAbort(error) || signal.aborted) return;
       state.classList.add("is-stale");
@@ -47,13 +41,40 @@ export async function show(root, { signal }) {
 }
 
 function alone() {
-  return emptyState({ title: "This server is alone", text: "It keeps everything in files of its own (store.kind is sqlite). Servers that share a PostgreSQL database form a cluster by themselves." });
+  const text = "It keeps everything in files of its own (store.kind is sqlite). Servers that share a PostgreSQL database form a cluster by themselves.";
+  return { nodes: emptyState({ title: "This server is alone", text }), lead: () => "", update() {} };
+}
+
+/** Several processes on one machine and its files. */
+function crew() {
+  const news = warnings(({ workers }) =>
+    workers.filter((one) => !one.up).map((one) => `Worker ${one.worker} is being started again: requests for the vaults of its shards are answered with 503 until it is back.`),
+  );
+  const place = h("div");
+  return {
+    nodes: [news.element, card({ title: "Workers", note: "processes that share this data directory" }, place)],
+    lead: ({ workers }) => `${plural(workers.length, "worker")} on one machine`,
+    update(found) {
+      news.update(found);
+      refill(place, {
+        caption: "Workers",
+        rows: found.workers,
+        columns: [
+          { label: "Worker", header: true, cell: (row) => number(row.worker) },
+          { label: "State", cell: (row) => (row.up ? badge("Serving", "ok") : badge("Down", "danger")) },
+          { label: "Shards", cell: (row) => row.shards.join(", ") },
+          { label: "Started again", end: true, cell: (row) => number(row.restarts) },
+        ],
+      });
+    },
+  };
 }
 
 function drawing() {
-  const parts = [warnings(), tiles(), servers(), astray(), counted(), commands()];
+  const parts = [warnings(problems), tiles(), servers(), astray(), counted(), commands()];
   const [news, figures, list, moving, facts, words] = parts;
   return {
+    lead: ({ node_id: id, nodes }) => `This is ${id}, one of ${plural(nodes.length, "node")}`,
     nodes: [news.element, figures.element, list.element, moving.element, h("div", { class: "grid-2" }, facts.element, words.element)],
     update(found) {
       for (const part of parts) part.update(found);
@@ -62,7 +83,7 @@ function drawing() {
 }
 
 /** What needs somebody. */
-function warnings() {
+function warnings(problems) {
   const element = h("div", { class: "stack", role: "status", hidden: true });
   let shown = "";
   return {
