@@ -46,6 +46,11 @@ def _check_network(settings: Settings) -> None:
             'server.workers is for files: with store.kind = "postgres", start several nodes on one database.',
             hint="See docs/scale-out.md.",
         )
+    if server.workers > settings.store.shards:  # also before a data directory is made: then their number is fixed
+        raise SettingError(
+            f"server.workers is {server.workers}, and store.shards {settings.store.shards}.",
+            hint="A worker needs a shard of its own; their number is fixed when the data directory is made.",
+        )
     if bool(server.tls_certificate_file) != bool(server.tls_key_file):
         raise SettingError("server.tls_certificate_file and server.tls_key_file must be set together.")
     for host in server.allowed_hosts:

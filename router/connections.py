@@ -25,6 +25,7 @@ class LimitedListener(trio.abc.Listener[trio.SocketStream]):
         refused: is told of each connection that is closed.
         pause_s: after each connection, for other processes that accept from the same socket. Who is awake takes the
             next one at once, before the others have been woken: without it, most of a burst goes to one of them.
+        note_room: is told for how many more there is room, at first and whenever that has changed.
     """
 
     def __init__(
@@ -36,8 +37,11 @@ class LimitedListener(trio.abc.Listener[trio.SocketStream]):
         exempt: Sequence[Network] = (),
         refused: Callable[[], None] = lambda: None,
         pause_s: float = 0.0,
+        note_room: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._pause_s = pause_s
+        self._note_room = note_room
+        note_room(connections_max)
         self._accepted_s = -math.inf
         self._listener = listener
         self._slots = trio.Semaphore(connections_max, max_value=connections_max)
@@ -65,6 +69,7 @@ class LimitedListener(trio.abc.Listener[trio.SocketStream]):
         finally:
             if stream is None:
                 self._slots.release()
+        self._note_room(self._slots.value)
         return stream
 
     def _admits(self, stream: trio.SocketStream) -> bool:
@@ -96,6 +101,7 @@ class LimitedListener(trio.abc.Listener[trio.SocketStream]):
     def release(self, stream: trio.SocketStream) -> None:
         """This connection has ended."""
         self._slots.release()
+        self._note_room(self._slots.value)
         leave = self._leave.pop(stream, None)
         if leave is not None:
             leave()

@@ -14,7 +14,9 @@ than a hop, since what was handed over is never handed on.
 from __future__ import annotations
 
 import array
+import os
 import re
+import select
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,6 +32,12 @@ from router.unix_sockets import OwnSocket, short_path
 
 MESSAGE_BYTES_MAX = 64 * 1024
 """Of what has come on a connection: as much as one read takes. A longer message would be refused by the kernel."""
+
+ROOM_LEAST = 64
+"""Connections that there must be room for beside those that are here: what the kernel keeps for a socket (`net.unix.
+max_dgram_qlen`, 10 or more), with some to spare."""
+
+FINISH_LOOK_S, FINISH_LOOKS = 0.005, 200
 
 _HEAD_END = b"\r\n\r\n"
 _KEY_LINE = re.compile(rb"\r\n(" + b"|".join(name.encode() for name in KEY_HEADERS) + rb"):([^\r\n]*)", re.IGNORECASE)
@@ -129,6 +137,7 @@ class HandedConnections(trio.abc.Listener[trio.SocketStream]):
         """
         self._own = OwnSocket(path, noun="worker's socket for connections")
         self._data: dict[trio.SocketStream, bytes] = {}
+        self._is_withdrawn = False
 
     async def accept(self) -> trio.SocketStream:
         """The next one."""
@@ -141,6 +150,25 @@ class HandedConnections(trio.abc.Listener[trio.SocketStream]):
     def take_data(self, stream: trio.SocketStream) -> bytes:
         """What had come on this connection before, once."""
         return self._data.pop(stream, b"")
+
+    def note_room(self, free: int) -> None:
+        """There is room for so many more. Before it is used up, nobody is to come: what is on its way must not wait."""
+        if free < ROOM_LEAST and not self._is_withdrawn:
+            self._own.withdraw()
+            self._is_withdrawn = True
+        elif free >= 2 * ROOM_LEAST and self._is_withdrawn:
+            self._own.offer()
+            self._is_withdrawn = False
+
+    async def finish(self) -> None:
+        """Let no more come, and wait until what has come is accepted."""
+        self._own.hide()
+        waiting = select.poll()
+        waiting.register(self._own.listening, select.POLLIN)
+        looks = 0
+        while waiting.poll(0) and looks < FINISH_LOOKS:
+            looks += 1
+            await trio.sleep(FINISH_LOOK_S)
 
     async def aclose(self) -> None:
         """Take no more."""
@@ -158,12 +186,24 @@ class HandedConnections(trio.abc.Listener[trio.SocketStream]):
             return None
         if not descriptors:
             return None
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(_socket_of(descriptors[0])))
+        try:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(_socket_of(descriptors[0])))
+        except OSError:  # what came is no connection, or none any more
+            return None
         self._data[stream] = data
         return stream
 
 
 def _socket_of(descriptor: int) -> socket.socket:
-    connection = socket.socket(fileno=descriptor)
+    """The socket behind it; closed if it is none.
+
+    Raises:
+        OSError: so it is.
+    """
+    try:
+        connection = socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
     connection.setblocking(False)
     return connection

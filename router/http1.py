@@ -271,6 +271,7 @@ class Connection(TCPServer):
                     await self.stream.do_handshake()
             self._quick = quick_socket(self.stream)
             client, server = plain.socket.getpeername(), plain.socket.getsockname()
+            self._idle = not self.first_bytes  # else it could be closed for being idle before these are read
             async with Requests() as self._task_group:
                 self.protocol = StrictHttp1(
                     self.app,

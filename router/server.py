@@ -37,11 +37,15 @@ from router.tls import open_tls, reload_certificate
 BACKLOG = 1024
 """Connections that the kernel queues while all of ours are taken; net.core.somaxconn caps it."""
 
+LAST_HANDED_S = 1.0
+"""How long a connection is waited for that was handed over just before that ended."""
+
 SHARED_PORT_PAUSE_S = 0.001
 """Between two connections where other workers accept on the same port: far below what a request costs."""
 
 
-ServeConnection = Callable[[trio.SocketStream, WorkerContext], Awaitable[None]]
+ServeConnection = Callable[..., Awaitable[None]]
+"""See `_Connections.serve`."""
 
 
 class SecondEntrance(msgspec.Struct, frozen=True):
@@ -50,7 +54,8 @@ class SecondEntrance(msgspec.Struct, frozen=True):
     Attributes:
         listening: of it; closed with the other one's last connection.
         connections_max: at once.
-        handed: connections that came by another process's first entrance; as many at once.
+        handed: connections that came by another process's first entrance.
+        handed_max: of them at once, beside those of the first entrance here.
         hand_over: may give connections of the first one to another process, where there is no TLS on them.
         wait_unneeded: returns when nobody comes by this entrance any more; until then it stays open.
     """
@@ -58,6 +63,7 @@ class SecondEntrance(msgspec.Struct, frozen=True):
     listening: socket.socket
     connections_max: int
     handed: HandedConnections
+    handed_max: int
     hand_over: HandOver | None
     wait_unneeded: Callable[[], Awaitable[object]]
 
@@ -109,27 +115,8 @@ async def serve_app(
     wrapped, state = ASGIWrapper(app), LifespanState()
     lifespan = Lifespan(wrapped, config, state)
 
+    serve_connection = _Connections(wrapped, config, state, limited=limited, refused=refused).serve
     hand_over = None if beside is None or tls is not None else beside.hand_over
-
-    async def serve_connection(
-        stream: trio.SocketStream,
-        context: WorkerContext,
-        *,
-        tls: ssl.SSLContext | None = None,
-        hand_over: HandOver | None = None,
-        first_bytes: bytes = b"",
-    ) -> None:
-        served: Any = stream
-        if tls is not None:  # closing need not be agreed upon: HTTP says itself where a message ends
-            served = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
-        connection = Connection(wrapped, config, context, ConnectionState(state.copy()), served)
-        connection.limited, connection.refused = limited, refused
-        connection.hand_over, connection.first_bytes = hand_over, first_bytes
-        await connection
-
-    async def serve_handed(stream: trio.SocketStream, context: WorkerContext) -> None:
-        assert beside is not None
-        await serve_connection(stream, context, hand_over=hand_over, first_bytes=beside.handed.take_data(stream))
 
     async def wait_shutdown() -> None:
         if tls is not None:
@@ -146,7 +133,7 @@ async def serve_app(
             drain_s = settings.drain_timeout_s
             first = partial(serve_connection, tls=tls, hand_over=hand_over)
             entrance = _Entrance(first, drain_timeout_s=drain_s)
-            async with _open_beside(beside, serve_connection, serve_handed, drain_timeout_s=drain_s):
+            async with _open_beside(beside, serve_connection, hand_over, drain_timeout_s=drain_s) as end_handed:
                 listener = LimitedListener(
                     _listen(bound, settings),
                     settings.connections_max,
@@ -155,9 +142,51 @@ async def serve_app(
                     refused=partial(limited, "connections"),
                     pause_s=0.0 if beside is None else SHARED_PORT_PAUSE_S,
                 )
-                await entrance.serve(listener, wait_shutdown)
+
+                async def wait_end() -> None:
+                    await wait_shutdown()
+                    await end_handed()
+
+                await entrance.serve(listener, wait_end)
             await lifespan.wait_for_shutdown()
             tasks.cancel_scope.cancel(reason="the server has ended")
+
+
+class _Connections:
+    """What connections are served with, whichever way they came."""
+
+    def __init__(
+        self,
+        app: ASGIWrapper,
+        config: ServerConfig,
+        state: LifespanState,
+        *,
+        limited: Callable[[str], None],
+        refused: Callable[[int], None],
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._state = state
+        self._limited = limited
+        self._refused = refused
+
+    async def serve(
+        self,
+        stream: trio.SocketStream,
+        context: WorkerContext,
+        *,
+        tls: ssl.SSLContext | None = None,
+        hand_over: HandOver | None = None,
+        first_bytes: bytes = b"",
+    ) -> None:
+        """Serve one to its end. See `router.http1.Connection` for the last two arguments."""
+        served: Any = stream
+        if tls is not None:  # closing need not be agreed upon: HTTP says itself where a message ends
+            served = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+        connection = Connection(self._app, self._config, context, ConnectionState(self._state.copy()), served)
+        connection.limited, connection.refused = self._limited, self._refused
+        connection.hand_over, connection.first_bytes = hand_over, first_bytes
+        await connection
 
 
 def _listen(bound: socket.socket, settings: ServerSettings) -> trio.SocketListener:
@@ -172,23 +201,36 @@ def _listen(bound: socket.socket, settings: ServerSettings) -> trio.SocketListen
 async def _open_beside(
     beside: SecondEntrance | None,
     serve_connection: ServeConnection,
-    serve_handed: ServeConnection,
+    hand_over: HandOver | None,
     *,
     drain_timeout_s: float,
-) -> AsyncIterator[None]:
-    """Serve by the further entrance, if there is one, for the length of the block and until it is not needed."""
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Serve by the further entrance, if there is one, for the length of the block and until it is not needed.
+
+    What is yielded lets clients' connections that came this way end as those that came by the first.
+    """
     if beside is None:
-        yield
+        yield trio.lowlevel.checkpoint
         return
+
+    async def serve_handed(stream: trio.SocketStream, context: WorkerContext) -> None:
+        first_bytes = beside.handed.take_data(stream)
+        await serve_connection(stream, context, hand_over=hand_over, first_bytes=first_bytes)
+
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(beside.listening))
     unneeded = trio.Event()
+    others = _Entrance(serve_connection, drain_timeout_s=drain_timeout_s)
+    handed = _Entrance(serve_handed, drain_timeout_s=drain_timeout_s)
     async with trio.open_nursery() as serving:
-        for accepted, serve in ((listener, serve_connection), (beside.handed, serve_handed)):
-            entrance = _Entrance(serve, drain_timeout_s=drain_timeout_s)
-            limited = LimitedListener(accepted, beside.connections_max)
-            await serving.start(partial(entrance.serve, limited, unneeded.wait))
-        yield
+        limited = LimitedListener(listener, beside.connections_max)
+        await serving.start(partial(others.serve, limited, unneeded.wait))
+        limited = LimitedListener(beside.handed, beside.handed_max, note_room=beside.handed.note_room)
+        await serving.start(partial(handed.serve, limited, unneeded.wait))
+        yield handed.end
+        await handed.wait_empty()
         await beside.wait_unneeded()
+        with trio.move_on_after(LAST_HANDED_S):
+            await beside.handed.finish()
         unneeded.set()
 
 
@@ -204,6 +246,23 @@ class _Entrance:
         self._context = WorkerContext(None)
         self._serve_connection = serve_connection
         self._drain_timeout_s = drain_timeout_s
+        self._connections = trio.CancelScope()
+        self._open = 0
+        self._empty = trio.Event()
+
+    async def wait_empty(self) -> None:
+        """Wait until there is no connection; only once the end has begun."""
+        if self._open:
+            await self._empty.wait()
+
+    async def end(self) -> None:
+        """Idle connections close now, busy ones after their response, others at the deadline; also those still to come.
+
+        May be called again, which moves nothing.
+        """
+        if not self._context.terminated.is_set():
+            self._connections.deadline = trio.current_time() + self._drain_timeout_s
+            await self._context.terminated.set()
 
     async def serve(
         self,
@@ -213,23 +272,24 @@ class _Entrance:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept until the trigger returns; then wait for the connections that are left."""
-        async with trio.open_nursery() as connections:
-            try:
-                async with trio.open_nursery() as accepting:
-                    handle = partial(self._handle, listener)
-                    await accepting.start(
-                        partial(trio.serve_listeners, handle, [listener], handler_nursery=connections)
-                    )
-                    task_status.started()
-                    await trigger()
-                    accepting.cancel_scope.cancel(reason="the server shuts down")
-            finally:
-                # Idle connections close on `terminated`, busy ones after their response, others at the deadline.
-                await self._context.terminated.set()
-                connections.cancel_scope.deadline = trio.current_time() + self._drain_timeout_s
+        with self._connections:
+            async with trio.open_nursery() as connections, self._ending(), trio.open_nursery() as accepting:
+                handle = partial(self._handle, listener)
+                await accepting.start(partial(trio.serve_listeners, handle, [listener], handler_nursery=connections))
+                task_status.started()
+                await trigger()
+                accepting.cancel_scope.cancel(reason="the server shuts down")
+
+    @asynccontextmanager
+    async def _ending(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self.end()
 
     async def _handle(self, listener: LimitedListener, stream: trio.SocketStream) -> None:
         """One connection; its errors end here and nowhere else."""
+        self._open += 1
         try:
             await self._serve_connection(stream, self._context)
         except* OSError:
@@ -238,6 +298,9 @@ class _Entrance:
             log_event("connection_failed", level=logging.ERROR, error=errors)
         finally:
             listener.release(stream)
+            self._open -= 1
+            if not self._open and self._context.terminated.is_set():
+                self._empty.set()
 
 
 async def _renew_certificate(

@@ -25,6 +25,7 @@ from models.errors import (
     NotOwner,
     Overloaded,
     QuotaExceeded,
+    ShuttingDown,
     StorageFull,
     StoreUnavailable,
     TooLarge,
@@ -121,6 +122,7 @@ class HandingOn:
         self._under_way = 0
         self._idle = trio.Event()
         self._idle.set()
+        self._is_closed = False
         self.counters = {"handed_on": 0, "not_handed_on": 0}
 
     def submit(self, pin: Pin | None, principal: Principal, exchange: Exchange, *, quotes: bool) -> Receipt:
@@ -147,7 +149,14 @@ class HandingOn:
         """Return once nothing is under way."""
         await self._idle.wait()
 
+    def close(self) -> None:
+        """Hand on nothing more."""
+        self._is_closed = True
+
     def _begin(self, commit: HandedOnCommit, what: HandedOn) -> None:
+        if self._is_closed:
+            commit.settle(ShuttingDown("The server stops."))
+            return
         if self._under_way >= UNDER_WAY_MAX:
             commit.settle(Overloaded("Too much is on its way to other nodes."))
             return
@@ -243,6 +252,7 @@ async def open_handing_on(components: Components) -> AsyncIterator[HandingOn | N
         yield handing_on
         with trio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
             await handing_on.wait_idle()
+        handing_on.close()
         tasks.cancel_scope.cancel(reason="the server stops")
 
 

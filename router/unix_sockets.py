@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -20,6 +20,8 @@ from models.errors import SetupError
 SOCKET_MODE = 0o600
 SOCKET_PATH_BYTES_MAX = 100  # sun_path has 108 on Linux, 104 on BSD, with a NUL at the end
 PROBE_TIMEOUT_S = 5.0
+WITHDRAWN = ".full"
+"""Ends the name of a socket's file that is not to be found for a while."""
 
 
 class OwnSocket:
@@ -42,15 +44,35 @@ class OwnSocket:
             SetupError: something else is in the way, or a process answers there.
         """
         self._path = path
+        _withdrawn(path).unlink(missing_ok=True)  # of a dead process
         self.listening = _bind(path, backlog=backlog, noun=noun)
         self._identity = _identity_of(path)
 
     def close(self) -> None:
         """Stop listening, and remove the file. May be called again."""
         self.listening.close()
-        if self._identity is not None and _identity_of(self._path) == self._identity:
-            self._path.unlink(missing_ok=True)
+        self.hide()
+
+    def withdraw(self) -> None:
+        """Let nobody find the socket, until `offer`."""
+        with suppress(OSError):
+            self._path.rename(_withdrawn(self._path))
+
+    def offer(self) -> None:
+        """Let it be found again."""
+        with suppress(OSError):
+            _withdrawn(self._path).rename(self._path)
+
+    def hide(self) -> None:
+        """Remove the file: nobody finds the socket any more. May be called again."""
+        for path in (self._path, _withdrawn(self._path)):
+            if self._identity is not None and _identity_of(path) == self._identity:
+                path.unlink(missing_ok=True)
         self._identity = None
+
+
+def _withdrawn(path: Path) -> Path:
+    return path.with_name(path.name + WITHDRAWN)
 
 
 def _bind(path: Path, *, backlog: int, noun: str) -> socket.socket:

@@ -24,6 +24,7 @@ from router.observe import log_event
 from router.server import BACKLOG, SecondEntrance
 from router.unix_sockets import OwnSocket
 from router.worker_link import (
+    SENTENCE_CHARACTERS_MAX,
     AccountMade,
     Beat,
     Drained,
@@ -138,7 +139,7 @@ class Worker:
 
     def refuse(self, error: SetupError) -> None:
         """Let the parent say what keeps this worker from serving."""
-        self._link.send_nowait(Refused(error.message, error.hint))
+        self._link.send_nowait(Refused(*(line[:SENTENCE_CHARACTERS_MAX] for line in (error.message, error.hint))))
 
     async def wait_admitted(self) -> None:
         """Say that everything is open, and wait until the others have come as far: nobody is to wait for them."""
@@ -151,8 +152,13 @@ class Worker:
         self._link.send_nowait(Serving())
 
     def other_owner(self, part: int) -> int | None:
-        """The worker that owns a shard, if it is another one, and serves."""
-        owner = part % self.share.count
+        """The worker that owns a shard, if it is another one, and serves; none once the end has begun.
+
+        A worker closes when nobody has a client any more, and what is on its way to it then would be lost.
+        """
+        if self._stopping.is_set():
+            return None
+        owner = self.share.owner_of(part)
         return owner if owner != self.share.index and self.alive(owner) else None
 
     @asynccontextmanager
@@ -185,6 +191,7 @@ class Worker:
                 listening=own.listening,
                 connections_max=connections_max * self.share.count,
                 handed=handed,
+                handed_max=connections_max,
                 hand_over=hand_over,
                 wait_unneeded=partial(self._wait_unneeded, drain_s),
             )

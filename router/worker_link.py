@@ -22,6 +22,9 @@ from models.settings import Settings
 MESSAGE_BYTES_MAX = 64 * 1024
 """Of one message; the longest is a worker's last word, an error of two lines."""
 
+SENTENCE_CHARACTERS_MAX = 4096
+"""Of each of them; as JSON a character has up to six bytes, and half a message is none."""
+
 
 class Order(msgspec.Struct, frozen=True):
     """What a worker is to do. The numbers are of descriptors that it inherits.
@@ -136,7 +139,7 @@ class Link:
     def send_nowait(self, message: ToWorker | ToParent) -> bool:
         """Say something; whether it is on its way. A side that has gone, or has stopped to read, hears nothing."""
         try:
-            self._socket.send(msgspec.json.encode(message)[:MESSAGE_BYTES_MAX])
+            self._socket.send(msgspec.json.encode(message))
         except OSError:
             return False
         return True

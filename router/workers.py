@@ -50,6 +50,9 @@ SILENT_LOOKS_MAX = 10
 """A worker that was not heard of between so many looks does not answer: requests for its vaults get 503. Looks are
 counted, not seconds: when the whole machine stood still, nobody was silent."""
 
+KILL_LOOKS = 60
+"""One that was not heard of between so many is killed, and started again: it may hold what the others wait for."""
+
 EXIT_NOT_STARTED = -1000
 """In place of the exit code of a process that there was not; no signal has that number."""
 
@@ -96,9 +99,10 @@ class Seat:
         """Its process has said something."""
         self._silent_looks = 0
 
-    def look(self) -> None:
-        """Some time has passed."""
+    def look(self) -> bool:
+        """Some time has passed; whether that makes it too long that a process which served has said nothing."""
         self._silent_looks += 1
+        return self.serving and self._silent_looks == KILL_LOOKS
 
 
 class Crew:
@@ -295,7 +299,9 @@ class Crew:
         while True:
             await trio.sleep(LOOK_INTERVAL_S)
             for seat in self._seats:
-                seat.look()
+                if seat.look() and seat.process is not None:
+                    log_event("worker_hangs", level=logging.ERROR, worker=seat.index)
+                    seat.process.kill()
             self._tell_state()
             if self._stopping.is_set():  # again, for one that was frozen when it was said first
                 self._tell(Stop())

@@ -38,7 +38,11 @@ class Share(msgspec.Struct, frozen=True):
 
     def owns(self, part: int) -> bool:
         """Whether this worker writes the shard."""
-        return part % self.count == self.index
+        return self.owner_of(part) == self.index
+
+    def owner_of(self, part: int) -> int:
+        """The worker that writes the shard."""
+        return part % self.count
 
 
 def _always(_worker: int) -> bool:
@@ -109,7 +113,7 @@ class WorkerOwnership:
             raise ValueError(f"there are {self._parts} shards")
         if self._share.owns(part):
             return Owned(here=True, address="", epoch=EPOCH)
-        worker = part % self._share.count
+        worker = self._share.owner_of(part)
         return Owned(here=False, address=self._address_of(worker) if self._alive(worker) else "", epoch=EPOCH)
 
     async def wait_here(self, part: int, *, timeout_s: float) -> Owned:

@@ -23,10 +23,9 @@ import apsw
 import trio
 
 from actors.store.ballast import DiskSpace
-from actors.store.counter import CommitCounter
 from actors.store.tickets import Chore, Outcome, Ticket
 from actors.store.transactions import TransactionWriter
-from actors.store.writer import Writer, all_failed
+from actors.store.writer import all_failed
 from models.distributions import STEP_SECONDS, Distribution
 from models.errors import NotOwner, Overloaded, ShardDamaged, ShuttingDown, StoreUnavailable, TooLarge
 from models.store_settings import StoreSettings
@@ -346,33 +345,6 @@ def _guarded(name: str, callback: Callable[..., object], *result: Any) -> None:
         callback(*result)
     except Exception as error:  # the edge: what is durable stays so whatever the callback does
         _log.error("%s: a callback failed: %s", name, type(error).__name__)
-
-
-@asynccontextmanager
-async def open_committer(
-    name: str,
-    open_connection: Callable[[], apsw.Connection],
-    *,
-    settings: StoreSettings,
-    counter: CommitCounter | None = None,
-    space: DiskSpace | None = None,
-    damage: ShardDamaged | None = None,
-    idle_work: IdleWork | None = None,
-) -> AsyncIterator[Committer]:
-    """A running committer. Leaving commits what is queued, empties the WAL and closes the file.
-
-    Args:
-        name: for logs and the thread.
-        open_connection: opens the one writing connection.
-        settings: limits.
-        counter: the file's commit counter, if it has one.
-        space: the room of its disk, if that is watched.
-        damage: why the file must not be opened at all, if so.
-        idle_work: what to do in quiet moments.
-    """
-    writer = Writer(name, open_connection, counter=counter, space=space, damage=damage)
-    async with running(Committer(name, writer, settings=settings, space=space, idle_work=idle_work)) as committer:
-        yield committer
 
 
 @asynccontextmanager

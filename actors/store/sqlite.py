@@ -43,7 +43,7 @@ from actors.store.tickets import Batch, Chore, Ticket
 from actors.store.vault_bodies import Loaded, empty_vault, encode_exchange
 from actors.store.vault_rows import shredded_vaults
 from actors.store.watch import DirectoryWatch
-from actors.store.worker_files import locked_share, look_at_share, nobody_works, prepare_shared
+from actors.store.worker_files import locked_share, look_at_share, nobody_works
 from models.errors import MemoryRouterError, NotFound, StoreUnavailable
 from models.ids import VaultNumber, VaultRef
 from models.memory import Exchange, InboxRow
@@ -52,8 +52,6 @@ from models.store_settings import StoreSettings
 
 if TYPE_CHECKING:
     from actors.cluster.workers import Share
-
-__all__ = ("ROW_OVERHEAD_BYTES", "SqliteStore", "open_store", "prepare_shared")
 
 ROW_OVERHEAD_BYTES = 256
 """What a waiting row holds beside its body, for the queue's limit in bytes."""
@@ -288,7 +286,7 @@ async def open_store(
         server_key_file: the server key's file, by default `server.key` in the data directory.
         server_key: the key itself, instead of a file.
         now_ms: the clock for rows that the store makes on its own account.
-        share: of this process, if several share the directory, which `prepare_shared` has made ready and holds.
+        share: of this process, if several share the directory, which `actors.store.worker_files` has made ready.
 
     Raises:
         SetupError: the directory is in use or unwritable, a file is newer than this version, or the server

@@ -85,11 +85,6 @@ def prepare_shared(
     with ExitStack() as stack:
         lock = lock_data_directory(data_dir)
         stack.callback(os.close, lock)
-        if workers > settings.shards and not (data_dir / META_FILE).exists():  # else they would be fixed by now
-            raise SettingError(
-                f"server.workers is {workers}, and store.shards {settings.shards}.",
-                hint="A worker needs a shard of its own; their number is fixed when the data directory is made.",
-            )
         ready = prepare(
             data_dir,
             shards=settings.shards,

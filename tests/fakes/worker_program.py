@@ -3,8 +3,8 @@
     python -m tests.fakes.worker_program MODE FILE ORDER
 
 MODE is what worker 1 does otherwise than it should: it `refuses` (`refuses_late`: once it is admitted), `dies` (in its
-first two lives), `lingers` (at the end of as many), `fails` (when it ends), or `serves` after all. FILE gets a line for
-each thing that happens, from all.
+first two lives), `hangs` (in as many), `lingers` (at the end of as many), `fails` (when it ends), or `serves` after
+all. FILE gets a line for each thing that happens, from all.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class FakeWorker:
             if self._mode == "refuses_late" and self._is_admitted:
                 self._link.send_nowait(Refused("The port is taken.", "Take another."))
                 return 2
-            if self._mode in ("dies", "lingers") and self._is_serving and self._lives() <= LIVES:
+            if self._mode in ("dies", "lingers", "hangs") and self._is_serving and self._lives() <= LIVES:
+                if self._mode == "hangs":
+                    await trio.sleep_forever()
                 if self._mode == "lingers":
                     self._link.close()
                     await trio.sleep_forever()

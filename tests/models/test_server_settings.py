@@ -72,3 +72,11 @@ def test_several_workers_are_for_files_and_several_nodes_for_a_database() -> Non
         load_settings(None, {**several, "MEMORYROUTER_STORE__KIND": "postgres"})
     with pytest.raises(SettingError, match=r"server\.workers must be an integer from 1 to 64"):
         load_settings(None, {"MEMORYROUTER_SERVER__WORKERS": "65"})
+
+
+def test_a_worker_has_a_shard_of_its_own() -> None:
+    """Said before a data directory is made, which fixes their number."""
+    several = {"MEMORYROUTER_SERVER__WORKERS": "5"}
+    with pytest.raises(SettingError, match=r"server\.workers is 5, and store\.shards 4"):
+        load_settings(None, several)
+    assert load_settings(None, {**several, "MEMORYROUTER_STORE__SHARDS": "5"}).server.workers == 5

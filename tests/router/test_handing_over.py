@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import json
+import os
 import re
 import socket
 import ssl
@@ -17,7 +19,7 @@ import trio
 
 from models.ids import Principal, VaultNumber, VaultRef, hash_key, mint_key
 from models.server_settings import ServerSettings
-from router.handing_over import MESSAGE_BYTES_MAX, HandedConnections, HandingOver
+from router.handing_over import MESSAGE_BYTES_MAX, ROOM_LEAST, HandedConnections, HandingOver
 from router.worker_link import Drained, connections_path
 from tests.fakes.certificates import SelfSigned
 from tests.patience import PATIENCE_S
@@ -231,10 +233,10 @@ async def test_a_stop_answers_what_was_handed_over(tmp_path: Path) -> None:
             status, _ = await wire.ask(search(user.key))
             assert status == 200
         house.stop()
-        for worker, link in enumerate(house.links):
-            await house.wait_said(worker, Drained)  # whose connections have come another way
-            link.hang_up()
         assert await wire.answer() == (0, b"")
+        for worker, link in enumerate(house.links):
+            await house.wait_said(worker, Drained)
+            link.hang_up()
         with trio.fail_after(PATIENCE_S):
             for ended in house.ended:
                 await ended.wait()
@@ -310,10 +312,11 @@ async def test_a_worker_that_takes_none_now_gets_none(tmp_path: Path) -> None:
     """The kernel keeps a few; a worker that is gone keeps none."""
     async with AsyncExitStack() as stack:
         out = stack.enter_context(way_out(tmp_path))
-        pairs = [await stack.enter_async_context(stream_pair()) for _ in range(400)]
-        assert not out.hand_over(pairs[0][1], search(KEY))
+        pairs = [await stack.enter_async_context(stream_pair()) for _ in range(100)]
+        request = search(KEY, "x" * 60_000)  # so large that a hundred are more than any kernel's buffer
+        assert not out.hand_over(pairs[0][1], request)
         with closing(HandedConnections(connections_path(tmp_path, 1))):
-            taken = [out.hand_over(server, search(KEY)) for _, server in pairs]
+            taken = [out.hand_over(server, request) for _, server in pairs]
             assert taken[0]
             assert not taken[-1]
             await pairs[-1][1].send_all(b"still here")
@@ -330,3 +333,43 @@ async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     stale.close()
     with closing(HandedConnections(path)):
         assert path.exists()
+
+
+async def test_nobody_comes_where_there_is_hardly_any_room(tmp_path: Path) -> None:
+    """Until there is enough again: whoever is on the way finds room."""
+    async with stream_pair() as (_, server), stream_pair() as (_, other):
+        with way_out(tmp_path) as out, closing(HandedConnections(connections_path(tmp_path, 1))) as handed:
+            handed.note_room(ROOM_LEAST - 1)
+            assert not out.hand_over(server, search(KEY))
+            handed.note_room(ROOM_LEAST)
+            assert not out.hand_over(server, search(KEY))
+            handed.note_room(2 * ROOM_LEAST)
+            assert out.hand_over(server, search(KEY))
+            handed.note_room(0)
+            assert not out.hand_over(other, search(KEY))
+            with trio.fail_after(PATIENCE_S):
+                arrived = await handed.accept()
+            await arrived.aclose()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_no_connection_is_let_go(tmp_path: Path) -> None:
+    path = connections_path(tmp_path, 1)
+    with closing(HandedConnections(path)) as handed, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        reading, writing = os.pipe()
+        for descriptors in ([writing], []):
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+            sender.sendmsg([b"data"], rights, 0, str(path))
+        os.close(writing)
+        with trio.move_on_after(0) as waiting:
+            await handed.accept()
+        with way_out(tmp_path) as out, trio.fail_after(PATIENCE_S):
+            async with stream_pair() as (client, server):
+                assert out.hand_over(server, search(KEY))
+                arrived = await handed.accept()
+                await arrived.send_all(b"answer")
+                assert await client.receive_some(100) == b"answer"
+                await arrived.aclose()
+        assert waiting.cancelled_caught
+        assert os.read(reading, 1) == b""  # nobody keeps the other end
+        os.close(reading)

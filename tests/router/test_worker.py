@@ -228,3 +228,13 @@ async def test_a_worker_whose_parent_is_gone_ends_by_itself(tmp_path: Path) -> N
         for ended in house.ended:
             await ended.wait()
         assert not list((tmp_path / "data").glob("*.sock"))
+
+
+async def test_nobody_hands_connections_over_once_the_end_has_begun(tmp_path: Path) -> None:
+    """What is on its way to a worker when that closes would be lost."""
+    async with open_house(tmp_path / "data") as house:
+        first = house.workers[0]
+        assert [first.other_owner(part) for part in range(SHARDS)] == [None, 1, None, 1]
+        house.stop()
+        await first.wait_stop()
+        assert [first.other_owner(part) for part in range(SHARDS)] == [None] * SHARDS

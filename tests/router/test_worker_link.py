@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
 
+from actors.cluster.workers import Share
+from models.errors import SetupError
 from models.provider_settings import Secret
 from models.settings_loading import load_settings
+from router.worker import Worker
 from router.worker_link import (
+    SENTENCE_CHARACTERS_MAX,
     Beat,
     Link,
     Order,
@@ -94,6 +100,19 @@ async def test_messages_keep_their_bounds_and_the_end_comes_after_them() -> None
         assert not ours.send_nowait(State((0,), (0, 1)))
     ours.close()
     ours.close()
+
+
+async def test_a_last_word_is_never_too_long_to_be_understood(tmp_path: Path) -> None:
+    ours, theirs = map(Link, link_pair())
+    with closing(ours), trio.fail_after(PATIENCE_S), socket.socket() as unused:
+        worker = Worker(Share(0, 1), data_dir=tmp_path, listening=unused, link=theirs)
+        worker.refuse(SetupError("\0" * 100_000, hint="\0" * 100_000))
+        worker.close()
+        match decode_to_parent(await ours.receive()):
+            case Refused(message, hint):
+                assert message == hint == "\0" * SENTENCE_CHARACTERS_MAX
+            case other:
+                raise AssertionError(other)
 
 
 async def test_who_has_hung_up_still_hears() -> None:

@@ -240,6 +240,19 @@ def test_a_worker_that_says_nothing_is_not_alive_until_it_does() -> None:
     assert not seat.alive
 
 
+async def test_a_worker_that_hangs_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workers, "LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(workers, "KILL_LOOKS", 20)
+    parent = Parent(tmp_path, "hangs")
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(parent.serve)
+        await parent.wait_noted("1 began", times=3)
+        signal.raise_signal(signal.SIGTERM)
+    assert "worker_hangs" in caplog.messages
+
+
 def test_the_parent_loads_neither_a_model_nor_a_web_server() -> None:
     """It stays small beside its workers."""
     program = (

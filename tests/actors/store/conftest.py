@@ -16,11 +16,12 @@ import msgspec
 import pytest
 
 from actors.cluster.workers import Share
-from actors.store.committer import Committer, open_committer
+from actors.store.committer import Committer
 from actors.store.connections import open_writer
 from actors.store.postgres.store import open_postgres_store
 from actors.store.protocol import Store
-from actors.store.sqlite import open_store, prepare_shared
+from actors.store.sqlite import open_store
+from actors.store.worker_files import prepare_shared
 from models.ids import VaultRef
 from models.provider_settings import Secret
 from models.store_settings import StoreSettings
@@ -92,7 +93,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def committer(path: Path) -> AsyncIterator[Committer]:
-    async with open_committer("test", partial(open_writer, path), settings=jobs.SETTINGS) as opened:
+    async with jobs.open_committer(partial(open_writer, path)) as opened:
         yield opened
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import apsw
 
+from actors.store.committer import Committer, running
 from actors.store.connections import open_writer
 from actors.store.database import all_rows
 from actors.store.migrations import SHARD_MIGRATIONS, migrate
 from actors.store.tickets import Batch
+from actors.store.writer import Writer
 from models.store_settings import StoreSettings
 from tests.patience import PATIENCE_S
 
@@ -25,6 +28,15 @@ def new_file(directory: Path) -> Path:
     migrate(connection, SHARD_MIGRATIONS, now_ms=1)
     connection.close()
     return path
+
+
+@asynccontextmanager
+async def open_committer(
+    open_connection: Callable[[], apsw.Connection], *, settings: StoreSettings = SETTINGS
+) -> AsyncIterator[Committer]:
+    """A running committer of its own, without a counter and without a watch on the disk's room."""
+    async with running(Committer("test", Writer("test", open_connection), settings=settings)) as committer:
+        yield committer
 
 
 def insert(text: str, *, vault: int = 1) -> Callable[[Batch], int]:

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from actors.store.committer import Committer, open_committer
+from actors.store.committer import Committer
 from actors.store.connections import open_writer
 from actors.store.tickets import Batch, Chore, Ticket
 from actors.store.writer import Writer
@@ -23,7 +23,7 @@ from models.errors import (
     StoreUnavailable,
 )
 from models.store_settings import StoreSettings
-from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert
+from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert, open_committer
 from tests.patience import PATIENCE_S
 
 
@@ -115,7 +115,7 @@ async def test_waiters_may_leave_while_the_commit_goes_on(committer: Committer, 
 
 async def test_a_full_queue_refuses_by_rows_and_by_bytes(path: Path) -> None:
     settings = StoreSettings(queue_rows_max=3, queue_bytes_max=100)
-    async with open_committer("test", partial(open_writer, path), settings=settings) as committer:
+    async with open_committer(partial(open_writer, path), settings=settings) as committer:
         gate = Gate()
         committer.put_nowait(Ticket(gate.work))
         committer.submit_nowait(Ticket(insert("a"), rows=2, size_bytes=10))
@@ -174,7 +174,7 @@ async def test_after_commit_runs_in_the_committers_thread_before_anyone_is_told(
 
 
 async def test_closing_commits_what_is_queued_and_empties_the_wal(path: Path) -> None:
-    async with open_committer("test", partial(open_writer, path), settings=SETTINGS) as committer:
+    async with open_committer(partial(open_writer, path), settings=SETTINGS) as committer:
         gate = Gate()
         committer.submit_nowait(Ticket(gate.work))
         tickets = [committer.submit_nowait(Ticket(insert(str(number)))) for number in range(250)]
@@ -188,7 +188,7 @@ async def test_closing_commits_what_is_queued_and_empties_the_wal(path: Path) ->
 
 async def test_closing_in_a_cancelled_scope_still_commits(path: Path) -> None:
     with trio.CancelScope() as scope:
-        async with open_committer("test", partial(open_writer, path), settings=SETTINGS) as committer:
+        async with open_committer(partial(open_writer, path), settings=SETTINGS) as committer:
             committer.submit_nowait(Ticket(insert("a")))
             scope.cancel()
             await trio.lowlevel.checkpoint()

@@ -247,19 +247,9 @@ async def test_a_directory_that_nobody_prepared_is_refused(tmp_path: Path) -> No
 
 
 def test_there_are_no_more_workers_than_shards(tmp_path: Path) -> None:
-    with shared(tmp_path, workers=2):
-        pass
     with pytest.raises(SettingError, match="2 shards"), shared(tmp_path, workers=3):
         pass
     with shared(tmp_path, workers=2):  # and the lock was given back
-        pass
-
-
-def test_too_many_workers_make_no_directory_with_too_few_shards(tmp_path: Path) -> None:
-    """Their number would be fixed: whoever then follows the advice could not."""
-    with pytest.raises(SettingError, match=r"store\.shards 2"), shared(tmp_path, workers=3):
-        pass
-    with shared(tmp_path, workers=3, settings=replace(SETTINGS, shards=3)):
         pass
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import apsw
 import pytest
 
-from actors.store.committer import Committer, open_committer
+from actors.store.committer import Committer
 from actors.store.connections import close, open_writer
 from actors.store.tickets import Batch, Ticket
 from models.errors import StorageFull, StoreUnavailable
-from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert
+from tests.actors.store.jobs import SETTINGS, Gate, bodies, insert, open_committer
 from tests.fakes.disk import FaultyDisk
 
 
@@ -45,7 +45,7 @@ async def test_a_full_disk_acknowledges_nobody_and_heals(committer: Committer, p
 
 async def test_a_failed_sync_is_tried_once_more_on_a_fresh_handle(path: Path) -> None:
     disk = FaultyDisk("one-failure")
-    async with open_committer("test", partial(disk.connect, path), settings=SETTINGS) as committer:
+    async with open_committer(partial(disk.connect, path), settings=SETTINGS) as committer:
         await committer.run(Ticket(insert("before")))
         disk.syncs_to_fail = 1
         await committer.run(Ticket(insert("during")))
@@ -57,7 +57,7 @@ async def test_a_failed_sync_is_tried_once_more_on_a_fresh_handle(path: Path) ->
 
 async def test_a_disk_that_keeps_failing_acknowledges_nobody(path: Path) -> None:
     disk = FaultyDisk("failures")
-    async with open_committer("test", partial(disk.connect, path), settings=SETTINGS) as committer:
+    async with open_committer(partial(disk.connect, path), settings=SETTINGS) as committer:
         await committer.run(Ticket(insert("before")))
         disk.syncs_to_fail = 1_000
         ticket = committer.submit_nowait(Ticket(insert("lost")))
@@ -92,7 +92,7 @@ async def test_a_commit_that_took_effect_in_spite_of_its_error_is_not_done_twice
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
         return connection
 
-    async with open_committer("test", connect, settings=SETTINGS) as committer:
+    async with open_committer(connect, settings=SETTINGS) as committer:
         await committer.run(Ticket(insert("before")))
         LyingConnection.lies = 1
         ticket = committer.submit_nowait(Ticket(insert("once")))
