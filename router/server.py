@@ -125,6 +125,7 @@ async def serve_app(
         serving(address)
         task_status.started(address)
         await shutdown_trigger()
+        await end_handed()
 
     with bound:
         async with trio.open_nursery() as tasks:
@@ -142,12 +143,7 @@ async def serve_app(
                     refused=partial(limited, "connections"),
                     pause_s=0.0 if beside is None else SHARED_PORT_PAUSE_S,
                 )
-
-                async def wait_end() -> None:
-                    await wait_shutdown()
-                    await end_handed()
-
-                await entrance.serve(listener, wait_end)
+                await entrance.serve(listener, wait_shutdown)
             await lifespan.wait_for_shutdown()
             tasks.cancel_scope.cancel(reason="the server has ended")
 

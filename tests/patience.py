@@ -18,6 +18,10 @@ from models.settings import ProxySettings, VaultSettings
 PATIENCE_S = 120.0
 """For everything that must happen in a test: an answer, the start of a program, its end."""
 
+LET_THREADS_RUN_S = 0.0005
+"""Between two looks. A condition that is looked at without a pause keeps the interpreter from threads that are to bring
+it about: leases that are renewed by one have run out for want of it."""
+
 PATIENT_PROXY = ProxySettings(recall_budget_ms=60_000, commit_wait_ms=60_000)
 PATIENT_VAULTS = VaultSettings(ask_timeout_ms=120_000)
 PATIENT_ENVIRONMENT = {
@@ -29,11 +33,12 @@ PATIENT_ENVIRONMENT = {
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Let other tasks run until this holds."""
+    """Let other tasks, and threads, run until this holds."""
     gives_up_s = time.monotonic() + PATIENCE_S  # in real time: Trio's clock may be one that stands still
     while not condition():
         assert time.monotonic() < gives_up_s, "it never came to that"
         await trio.lowlevel.checkpoint()
+        time.sleep(LET_THREADS_RUN_S)
 
 
 async def pass_time_until(clock: MockClock, happened: Callable[[], bool], *, step_s: float) -> None:

@@ -54,7 +54,7 @@ UNFINISHED = re.compile(
     r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|Not" + r"ImplementedError|\bx" + r"fail\b|mark\.sk" + r"ip"
 )
 # Fakes keep a cadence, the simulation's clock is mocked from outside, campaigns wait for processes and disks.
-MAY_SLEEP = ("tests/fakes/", "tests/simulation/", "tests/campaigns/")
+MAY_SLEEP = ("tests/fakes/", "tests/simulation/", "tests/campaigns/", "tests/patience.py")
 CHANNEL_NAME = re.compile(r"(^|_)(send|receive|sender|receiver|channel)(_channel)?$")
 QUART_LIFETIMES = {"add_background_task", "while_serving", "before_serving", "after_serving"}
 
