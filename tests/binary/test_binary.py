@@ -136,7 +136,7 @@ async def test_several_workers_are_processes_of_the_same_file(empty: Path, tmp_p
         users = [await Client(http, server.account_key).other(f"user {number}") for number in range(4)]
         for user in users:
             await user.ingest(*FACTS)
-            assert await user.contents("dog") == set(FACTS)
+            assert FACTS[0] in await user.contents("dog")
         (pid, *_) = [entry["pid"] for entry in server.log if entry["event"] == "worker_started"]
         os.kill(pid, signal.SIGKILL)
         await wait_until(lambda: sum(entry["event"] == "worker_serving" for entry in server.log) == 3)
