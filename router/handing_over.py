@@ -161,7 +161,7 @@ class HandedConnections(trio.abc.Listener[trio.SocketStream]):
             self._is_withdrawn = False
 
     async def finish(self) -> None:
-        """Let no more come, and wait until what has come is accepted."""
+        """Let no more come, and wait until what has come is accepted, or for a second: then there is no room for it."""
         self._own.hide()
         waiting = select.poll()
         waiting.register(self._own.listening, select.POLLIN)

@@ -37,9 +37,6 @@ from router.tls import open_tls, reload_certificate
 BACKLOG = 1024
 """Connections that the kernel queues while all of ours are taken; net.core.somaxconn caps it."""
 
-LAST_HANDED_S = 1.0
-"""How long a connection is waited for that was handed over just before that ended."""
-
 SHARED_PORT_PAUSE_S = 0.001
 """Between two connections where other workers accept on the same port: far below what a request costs."""
 
@@ -225,8 +222,7 @@ async def _open_beside(
         yield handed.end
         await handed.wait_empty()
         await beside.wait_unneeded()
-        with trio.move_on_after(LAST_HANDED_S):
-            await beside.handed.finish()
+        await beside.handed.finish()
         unneeded.set()
 
 
